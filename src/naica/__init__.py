@@ -1,0 +1,1 @@
+"""naica: learn properties, potentials and Hamiltonians from structure, and discover new stable materials."""

@@ -1,0 +1,96 @@
+"""Every quantity naica speaks of, named once.
+
+Units, plot labels, collation and error messages read this table; nothing else knows them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+
+from naica.errors import InputError
+
+Level = Literal["system", "atom", "edge"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One quantity: its level of matter, unit, symbol, plot label, shape per item and whether it grows with the system."""
+
+    name: str
+    level: Level
+    unit: str
+    symbol: str
+    label: str
+    shape: tuple[int, ...] = ()
+    extensive: bool = False
+    kind: Literal["real", "class", "index"] = "real"
+
+    @property
+    def axis(self) -> str:
+        """Text for an axis: label and unit."""
+        return f"{self.label} ({self.unit})" if self.unit not in ("", "1") else self.label
+
+
+_TABLE = (
+    # what a batch is made of
+    Field("number", "atom", "", "Z", "atomic number", kind="index"),
+    Field("fraction", "atom", "1", "x", "atomic fraction"),
+    Field("system", "atom", "", "b", "index of the system an atom belongs to", kind="index"),
+    Field("n_atoms", "system", "1", "N", "number of atoms", extensive=True, kind="index"),
+    Field("edge_receiver", "edge", "", "i", "atom that receives the message", kind="index"),
+    Field("edge_sender", "edge", "", "j", "atom that sends the message", kind="index"),
+    Field("edge_vector", "edge", "Å", "r_ij", "vector from receiver to sender", (3,)),
+    Field("edge_length", "edge", "Å", "d_ij", "bond length"),
+    # geometry
+    Field("positions", "atom", "Å", "r", "position", (3,)),
+    Field("cell", "system", "Å", "L", "lattice vectors as rows", (3, 3)),
+    Field("volume_per_atom", "system", "Å³/atom", "V/N", "volume per atom"),
+    # energies
+    Field("energy", "system", "eV", "E", "total energy", extensive=True),
+    Field("energy_per_atom", "system", "eV/atom", "E/N", "energy per atom"),
+    Field("formation_energy_per_atom", "system", "eV/atom", "E_f", "formation energy"),
+    Field("energy_above_hull", "system", "eV/atom", "E_hull", "energy above hull"),
+    Field("decomposition_energy", "system", "eV/atom", "E_d", "decomposition energy"),
+    Field("exfoliation_energy", "system", "meV/atom", "E_exf", "exfoliation energy"),
+    # electrons
+    Field("band_gap", "system", "eV", "E_g", "band gap"),
+    Field("fermi_energy", "system", "eV", "E_F", "Fermi energy"),
+    Field("is_metal", "system", "", "metal", "metal", kind="class"),
+    # response
+    Field("bulk_modulus", "system", "GPa", "K", "bulk modulus"),
+    Field("shear_modulus", "system", "GPa", "G", "shear modulus"),
+    Field("log_bulk_modulus", "system", "log10(GPa)", "log K", "bulk modulus, logarithm"),
+    Field("log_shear_modulus", "system", "log10(GPa)", "log G", "shear modulus, logarithm"),
+    Field("poisson_ratio", "system", "1", "ν", "Poisson ratio"),
+    Field("refractive_index", "system", "1", "n", "refractive index"),
+    Field("last_phonon_peak", "system", "1/cm", "ω", "highest phonon DOS peak"),
+    Field("debye_temperature", "system", "K", "θ_D", "Debye temperature"),
+    Field("thermal_conductivity", "system", "W/(m K)", "κ", "thermal conductivity"),
+    Field("critical_temperature", "system", "K", "T_c", "superconducting critical temperature"),
+    Field("log_conductivity", "system", "log10(S/cm)", "log σ", "ionic conductivity, logarithm"),
+    # potentials
+    Field("forces", "atom", "eV/Å", "F", "force", (3,)),
+    Field("stress", "system", "eV/Å³", "σ", "stress, positive under tension", (3, 3)),
+    Field("magmom", "atom", "μ_B", "m", "magnetic moment"),
+    Field("site_energy", "atom", "eV/atom", "v_i", "site contribution"),
+)
+
+FIELDS: dict[str, Field] = {f.name: f for f in _TABLE}
+
+
+def field(name: str) -> Field:
+    """The field called `name`.
+
+    Raises
+    ------
+    InputError
+        If no such field exists; the message proposes the nearest names.
+    """
+    try:
+        return FIELDS[name]
+    except KeyError:
+        near = get_close_matches(name, FIELDS, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(FIELDS)}"
+        raise InputError(f"unknown quantity {name!r}; {hint}") from None
