@@ -1,0 +1,125 @@
+"""What a user can ask for, as frozen data. Every face (command line, later HTTP) fills these in; `naica.app.actions_*` answer them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+DEFAULT_MODEL = "formation-energy"
+DEFAULT_POTENTIAL = "chgnet"
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """Predict a property of the structures in `files` (files or folders). `strict`: any bad file makes the command fail."""
+
+    files: tuple[Path, ...]
+    model: str = DEFAULT_MODEL
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class ExplainRequest:
+    """Share a prediction out among the atoms of each structure, where the model can."""
+
+    files: tuple[Path, ...]
+    model: str = DEFAULT_MODEL
+
+
+@dataclass(frozen=True)
+class SourceRequest:
+    """Where labelled crystals come from: a Parquet table, a CSV, a folder of CIFs with its CSV, or the name of a public set."""
+
+    source: str
+    column: str | None = None
+    quantity: str | None = None
+    unit: str | None = None
+    level: str | None = None
+    csv: Path | None = None
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """Train an ensemble on one column. `settings` override the keys of the config file."""
+
+    source: SourceRequest
+    out: Path
+    config: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    split: Literal["published", "random", "composition", "prototype", "element"] = "random"
+    seed: int = 0
+    resume: bool = True
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """Measure a model on labelled crystals; `part` picks a part of the set's published split (or of an own one)."""
+
+    model: str
+    source: SourceRequest
+    part: str = "test"
+    split: Literal["published", "random", "composition", "prototype", "element", "none"] = "published"
+    seed: int = 0
+    plot: Path | None = None
+
+
+@dataclass(frozen=True)
+class RelaxRequest:
+    """Relax structures with a potential; write the results to `out` (a file, or a folder with one CIF each)."""
+
+    files: tuple[Path, ...]
+    model: str = DEFAULT_POTENTIAL
+    out: Path | None = None
+    fmax: float = 0.05
+    steps: int = 300
+    cell: bool = True
+
+
+@dataclass(frozen=True)
+class GraphRequest:
+    """Describe the graph naica makes of a structure file."""
+
+    file: Path
+    kind: Literal["nearest", "radius"] = "nearest"
+    cutoff: float = 8.0
+    neighbours: int = 12
+
+
+@dataclass(frozen=True)
+class ImportRequest:
+    """Turn published weights of another code into a naica model folder."""
+
+    architecture: str
+    file: Path
+    out: Path
+    padding: Literal["correct", "original"] = "correct"
+
+
+@dataclass(frozen=True)
+class HullRequest:
+    """Judge the entries of a CSV with columns `formula` and `energy` (eV/atom; optional `id`)."""
+
+    file: Path
+    tolerance: float = 1e-8
+    total: bool = False
+
+
+@dataclass(frozen=True)
+class DiscoverRequest:
+    """Start a campaign, or go on with it where its folder already holds one."""
+
+    config: Path
+    folder: Path | None = None
+    rounds: int | None = None
+    budget: int | None = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class CampaignRequest:
+    """Look at the campaign in `folder`; `out` is where a report or an export goes."""
+
+    folder: Path
+    out: Path | None = None

@@ -1,0 +1,100 @@
+"""How answers, progress and errors look in a terminal. Answers go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING, Any
+
+from naica.app.answer import Answer, Table, to_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Report = Callable[[int, int], None]
+"""Called with (done, total) by whatever takes long."""
+
+
+def stderr() -> Console:
+    """The console for messages and progress."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def note(text: str) -> None:
+    """A remark on stderr, dimmed."""
+    from rich.text import Text
+
+    stderr().print(Text(text, style="dim"))
+
+
+def show(answer: Answer, as_json: bool) -> None:
+    """Print an answer: JSON alone, or tables with their notes on stderr."""
+    if as_json:
+        sys.stdout.write(to_json(answer.data) + "\n")
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    out = Console(highlight=False)
+    for block in answer.blocks:
+        out.print(_rich_table(block) if isinstance(block, Table) else Text(block))
+    for text in answer.notes:
+        note(text)
+
+
+def _rich_table(table: Table) -> Any:
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    rich = RichTable(box=box.SIMPLE_HEAD, title=Text(table.title) if table.title else None, title_justify="left", pad_edge=False)
+    for name in table.columns:
+        # text comes from files and users: never read it as markup
+        rich.add_column(Text(name), justify="right" if name in table.right else "left", overflow="fold")
+    for row in table.rows:
+        rich.add_row(*(Text(cell) for cell in row))
+    return rich
+
+
+def complain(error: Exception, as_json: bool = False) -> None:
+    """One red line on stderr; with --json also an object `{"error": …}` on stdout, so that a reader always gets JSON."""
+    from rich.text import Text
+
+    line = Text.assemble(("Error: ", "bold red"), (str(error), "red"))
+    stderr().print(line, soft_wrap=True)
+    if as_json:
+        sys.stdout.write(to_json({"error": {"kind": type(error).__name__, "message": str(error)}}) + "\n")
+
+
+@contextmanager
+def progress(text: str, show_bar: bool = True) -> Iterator[Report]:
+    """A bar on stderr with time spent and time left; yields the function that moves it."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=stderr(), transient=True, disable=not show_bar) as bars:
+        task = bars.add_task(text, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+@contextmanager
+def quiet_stdout() -> Iterator[None]:
+    """Send what libraries print to stderr: stdout belongs to the answer."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def debugging() -> bool:
+    """True if NAICA_DEBUG asks for tracebacks."""
+    return os.environ.get("NAICA_DEBUG", "") not in ("", "0")
