@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 Array = NDArray[np.float64]
-_HASH_DECIMALS = 6
+_HASH_STEP = 1e-6
+# Rounding breaks at halves of the step, where tidy numbers such as a/4 lie, so a last-bit difference would change the hash. Breaking
+# at 1 - 1/pi of the step instead leaves tidy decimals, halves and thirds alone.
+_HASH_OFFSET = 0.3183098861837907
+# what a calculation found for exactly these positions and this cell; no longer true when they change
+RESULT_KEYS = ("energy", "free_energy", "forces", "stress", "stresses", "energies", "magmom", "magmoms", "charges", "dipole")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -119,8 +124,7 @@ class Crystal:
         digest = hashlib.sha256()
         digest.update(self.numbers.astype("<u2").tobytes())
         for array in (self.positions, self.cell):
-            # adding 0.0 turns -0.0 into 0.0, which has other bytes
-            digest.update((np.round(array, _HASH_DECIMALS) + 0.0).astype("<f8").tobytes())
+            digest.update(np.floor(array / _HASH_STEP + _HASH_OFFSET).astype("<i8").tobytes())
         digest.update(self.pbc.astype("u1").tobytes())
         return digest.hexdigest()[:32]
 
@@ -164,7 +168,13 @@ class Crystal:
 
     # --- others like it -------------------------------------------------------------------------------------------------
     def replace(self, **changes: Any) -> Crystal:
-        """A copy with some of numbers, positions, cell, pbc, info replaced."""
+        """A copy with some of numbers, positions, cell, pbc, info replaced.
+
+        Results of a calculation in `info` (energy, forces, stress …) belong to the old atoms and are dropped unless `info` is given or
+        alone replaced; so are site properties when the number of atoms changes.
+        """
+        if "info" not in changes and changes:
+            changes["info"] = _info_without_results(self.info, keep_sites=len(changes.get("numbers", self.numbers)) == len(self))
         parts = {name: changes.pop(name, getattr(self, name)) for name in ("numbers", "positions", "cell", "pbc", "info")}
         if changes:
             raise InputError(f"Crystal has no part called {', '.join(changes)}; parts: numbers, positions, cell, pbc, info")
@@ -177,29 +187,31 @@ class Crystal:
 
     def supercell(self, repeats: Sequence[int] | NDArray[np.int64]) -> Crystal:
         """Repeat along the lattice vectors: three counts, or a (3, 3) integer matrix P with new cell = P · cell."""
+        from naica.structure import convert
+
         matrix = np.asarray(repeats)
         if matrix.shape == (3, 3):
-            from naica.structure import convert
-
             return convert.supercell(self, matrix)
-        na, nb, nc = (int(r) for r in matrix)
-        shifts = np.array([(a, b, c) for a in range(na) for b in range(nb) for c in range(nc)]) @ self.cell
-        positions = (self.positions[None] + shifts[:, None]).reshape(-1, 3)
-        return self.replace(
-            numbers=np.tile(self.numbers, len(shifts)), positions=positions, cell=self.cell * np.array([[na], [nb], [nc]])
-        )
+        if matrix.shape != (3,):
+            raise InputError(f"supercell needs three counts or a (3, 3) integer matrix; got shape {matrix.shape}")
+        return convert.supercell(self, np.diag(matrix))
 
     def wrapped(self) -> Crystal:
         """Atoms moved into the cell along the periodic directions."""
         frac = self.fractional
         frac = np.where(self.pbc, frac - np.floor(frac + 1e-12), frac)
-        return self.replace(positions=frac @ self.cell)
+        return self.replace(positions=frac @ self.cell, info=self.info)
 
     def min_distance(self) -> float:
         """Shortest distance between two atoms in Å, periodic images included (infinite for a lone atom)."""
         from naica.structure import convert
 
         return convert.min_distance(self)
+
+
+def _info_without_results(info: Mapping[str, Any], keep_sites: bool) -> dict[str, Any]:
+    dropped = RESULT_KEYS if keep_sites else (*RESULT_KEYS, "site_properties")
+    return {key: value for key, value in info.items() if key not in dropped}
 
 
 def _validate(numbers: NDArray[Any], positions: Array, cell: Array, pbc: NDArray[np.bool_]) -> None:
