@@ -1,0 +1,174 @@
+"""Space groups, Wyckoff positions and what they do to the sites, found by moyo (Shinohara, 2024; moyopy).
+
+A structure needs three periodic directions here. A slab or a molecule is refused: put it in a periodic box on purpose
+(``crystal.replace(cell=…, pbc=True)``) if that is meant.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from naica.errors import InputError
+from naica.structure.composition import anonymous_formula
+from naica.structure.crystal import Crystal
+
+if TYPE_CHECKING:
+    from moyopy import MoyoDataset
+
+# moyo remarks on every supercell that operations of the primitive cell do not all fit it; that is what we ask for
+logging.getLogger("moyo").setLevel(logging.ERROR)
+
+_SYSTEM_STARTS = ((1, "triclinic"), (3, "monoclinic"), (16, "orthorhombic"), (75, "tetragonal"), (143, "trigonal"), (168, "hexagonal"))
+
+
+@dataclass(frozen=True, eq=False)
+class Symmetry:
+    """The space group of a crystal as it stands.
+
+    Attributes
+    ----------
+    number, symbol : of the space-group type, for example 227 and ``Fd-3m``
+    crystal_system : triclinic … cubic
+    wyckoffs : Wyckoff letter of each of the n sites
+    orbits : (n,) for each site the first site equivalent to it (under the space group of the primitive cell)
+    rotations, translations : (m, 3, 3) integers and (m, 3), acting on fractional columns of the *given* cell, x' = R x + t; pure
+        translations inside a supercell are among them, operations its shape does not allow are not
+    pearson : for example ``cF56``
+    primitive, conventional : the standardised cells
+    """
+
+    number: int
+    symbol: str
+    crystal_system: str
+    wyckoffs: tuple[str, ...]
+    orbits: NDArray[np.int64]
+    rotations: NDArray[np.int64]
+    translations: NDArray[np.float64]
+    pearson: str
+    primitive: Crystal
+    conventional: Crystal
+
+
+def symmetry(crystal: Crystal, tolerance: float = 1e-2) -> Symmetry:
+    """The symmetry of `crystal`; `tolerance` in Å is how far an atom may be from its image.
+
+    Raises
+    ------
+    InputError
+        Without three periodic directions, or if no consistent space group is found at this tolerance.
+    """
+    from moyopy import SpaceGroupType
+
+    found = _dataset(crystal, tolerance)
+    return Symmetry(
+        number=found.number,
+        symbol=SpaceGroupType(found.number).hm_short.replace(" ", ""),
+        crystal_system=crystal_system(found.number),
+        wyckoffs=tuple(found.wyckoffs),
+        orbits=np.array(found.orbits, dtype=np.int64),
+        rotations=np.array(found.operations.rotations, dtype=np.int64),
+        translations=np.array(found.operations.translations, dtype=np.float64),
+        pearson=found.pearson_symbol,
+        primitive=_crystal(found.prim_std_cell),
+        conventional=_crystal(found.std_cell),
+    )
+
+
+def crystal_system(number: int) -> str:
+    """The crystal system of a space-group number (1–230)."""
+    if number >= 195:
+        return "cubic"
+    return next(name for start, name in reversed(_SYSTEM_STARTS) if number >= start)
+
+
+def _dataset(crystal: Crystal, tolerance: float) -> MoyoDataset:
+    from moyopy import Cell, MoyoDataset
+
+    if not crystal.pbc.all():
+        raise InputError(f"a space group needs three periodic directions; {crystal!r} has pbc {crystal.pbc.tolist()}")
+    cell = Cell(crystal.cell.tolist(), crystal.fractional.tolist(), crystal.numbers.tolist())
+    try:
+        return MoyoDataset(cell, symprec=tolerance)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"no space group found for {crystal!r} at tolerance {tolerance} Å ({error}); "
+            "try another tolerance (1e-3 … 0.1 Å), and check the structure for overlapping atoms"
+        ) from error
+
+
+def _crystal(cell: Any) -> Crystal:
+    return Crystal.from_fractional(cell.numbers, cell.positions, np.array(cell.basis).reshape(3, 3))
+
+
+def prototype_label(crystal: Crystal, tolerance: float = 1e-2) -> str:
+    """Anonymous formula, Pearson symbol, space group and Wyckoff letters in the manner of AFLOW: spinel is ``AB2C4_cF56_227_a_d_e``.
+
+    Elements stand in order of growing amount. The label depends on neither their names nor the choice of origin or axes: of all Wyckoff
+    strings the Euclidean normaliser of the space group makes equivalent, and of all orders of elements with equal amounts, the
+    alphabetically first is taken. The two hands of a chiral pair of space groups keep different numbers.
+    """
+    return _label(crystal, _dataset(crystal, tolerance))
+
+
+def _label(crystal: Crystal, found: MoyoDataset) -> str:
+    counts = crystal.composition
+    numbers = found.std_cell.numbers
+    amounts = {z: numbers.count(z) for z in set(numbers)}
+    choices = [
+        "_".join(text for _, text in sorted((amounts[z], letters) for z, letters in _letters_by_element(numbers, wyckoffs).items()))
+        for _, wyckoffs in found.normalizer_wyckoff_positions().coset_representatives
+    ]
+    return f"{anonymous_formula(counts)}_{found.pearson_symbol}_{found.number}_{min(choices)}"
+
+
+def _letters_by_element(numbers: list[int], wyckoffs: list[Any]) -> dict[int, str]:
+    sites: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 1]))
+    for z, position in zip(numbers, wyckoffs, strict=True):
+        entry = sites[z][position.letter]
+        entry[0] += 1
+        entry[1] = position.multiplicity
+    return {z: "".join(f"{n // m if n > m else ''}{letter}" for letter, (n, m) in sorted(found.items())) for z, found in sites.items()}
+
+
+def site_permutations(crystal: Crystal, tolerance: float = 1e-2) -> NDArray[np.int64]:
+    """(n_ops, n) distinct permutations of the sites by the space group of the cell *as given*, its inner translations included.
+
+    ``permutations[k, i]`` is the site onto which operation k carries site i. They form a group; the identity is row 0. In a supercell only
+    operations that keep the supercell's lattice count, and pure translations inside it do.
+
+    Raises
+    ------
+    InputError
+        As `symmetry`; also if the atoms fit the operations too badly for one-to-one images (then lower the tolerance).
+    """
+    found = _dataset(crystal, tolerance)
+    rotations = np.array(found.operations.rotations, dtype=np.float64).reshape(-1, 3, 3)
+    translations = np.array(found.operations.translations).reshape(-1, 3)
+    frac = crystal.fractional
+    rows = np.array([_permutation(crystal, frac, r, t, tolerance) for r, t in zip(rotations, translations, strict=True)])
+    distinct: NDArray[np.int64] = np.unique(rows, axis=0)
+    return distinct
+
+
+def _permutation(
+    crystal: Crystal, frac: NDArray[np.float64], rotation: NDArray[np.float64], translation: NDArray[np.float64], tolerance: float
+) -> NDArray[np.int64]:
+    images = frac @ rotation.T + translation
+    difference = images[:, None] - frac[None]
+    difference -= np.round(difference)
+    squared = ((difference @ crystal.cell) ** 2).sum(-1)
+    squared[crystal.numbers[:, None] != crystal.numbers[None]] = np.inf
+    target = squared.argmin(axis=1).astype(np.int64)
+    worst = float(np.sqrt(squared[np.arange(len(target)), target].max()))
+    # moyo lets an operation miss each atom by `tolerance` and may have widened it while closing the group
+    if len(np.unique(target)) != len(target) or worst > 10 * tolerance:
+        raise InputError(
+            f"the symmetry of {crystal!r} at tolerance {tolerance} Å does not map atoms one to one (worst miss {worst:.3g} Å); lower it"
+        )
+    return target
