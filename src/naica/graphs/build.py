@@ -1,0 +1,147 @@
+"""From crystals to edges in bulk, and the verb `graph`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from naica.data import CrystalTable
+from naica.errors import InputError
+from naica.graphs.batch import Batch
+from naica.graphs.flat import Flat
+from naica.graphs.neighbours import Edges, enough, nearest, within
+from naica.graphs.spec import GraphSpec
+from naica.structure import Crystal
+from naica.structure.composition import parse_formula
+from naica.structure.elements import element
+
+if TYPE_CHECKING:
+    from naica.graphs.graphset import GraphSet
+
+_CHUNK_ATOMS = 4096
+
+
+@dataclass(frozen=True)
+class Built:
+    """Edges of many crystals: edges per atom (N), sender counted within its crystal (E), vector (E, 3) Å; and rows refused."""
+
+    degrees: NDArray[np.int32]
+    senders: NDArray[np.int32]
+    vectors: NDArray[np.float32]
+    rejected: dict[int, str]
+
+
+def graph(crystals: Crystal | Sequence[Crystal] | CrystalTable, spec: GraphSpec | None = None) -> Batch:
+    """Crystals as one `Batch`: by default each atom with its 12 nearest neighbours within 8 Å.
+
+    Parameters
+    ----------
+    crystals : one, several, or a table
+    spec : which edges to make
+
+    Raises
+    ------
+    InputError
+        If a crystal can have no graph (two atoms on one place, no volume); the message names it.
+    """
+    from naica.graphs.graphset import GraphSet
+
+    graphs: GraphSet = GraphSet.build(crystals, spec or GraphSpec())
+    return graphs.batch(np.arange(len(graphs)))
+
+
+def composition_graph(formulas: Sequence[str]) -> Batch:
+    """Formulas as graphs without edges: one node per element, `fraction` its share of the atoms.
+
+    ``SiO2`` and ``Si2O4`` give the same graph.
+
+    Raises
+    ------
+    InputError
+        If a text is no formula.
+    """
+    if isinstance(formulas, str):
+        formulas = [formulas]
+    parts = [parse_formula(formula) for formula in formulas]
+    numbers = [element(symbol).number for part in parts for symbol in part]
+    fractions = [amount / sum(part.values()) for part in parts for amount in part.values()]
+    return composition_batch(np.array([len(p) for p in parts]), np.array(numbers), np.array(fractions))
+
+
+def composition_batch(counts: NDArray[np.integer], numbers: NDArray[np.integer], fractions: NDArray[np.floating]) -> Batch:
+    """A batch without edges from nodes per system (B), their atomic numbers (N) and fractions (N)."""
+    n_atoms = torch.as_tensor(counts, dtype=torch.int64)
+    none = torch.zeros(0, dtype=torch.int64)
+    tensors = {
+        "number": torch.as_tensor(numbers, dtype=torch.int64),
+        "system": torch.repeat_interleave(torch.arange(len(n_atoms)), n_atoms),
+        "fraction": torch.as_tensor(fractions, dtype=torch.float32),
+        "n_atoms": n_atoms,
+        "edge_receiver": none,
+        "edge_sender": none,
+        "edge_vector": torch.zeros(0, 3),
+        "edge_length": torch.zeros(0),
+    }
+    return Batch(tensors, degree=0)
+
+
+def build_edges(flat: Flat, spec: GraphSpec, progress: Callable[[int, int], None] | None = None) -> Built:
+    """The edges of all crystals, in chunks of some thousand atoms; a crystal that can have none is noted and skipped."""
+    degrees, senders, vectors = [], [], []
+    rejected: dict[int, str] = {}
+    offsets = flat.offsets
+    for first, last in _chunks(flat.counts):
+        found = [_of_one(flat, row, offsets, spec, rejected) for row in range(first, last)]
+        start, stop = offsets[first], offsets[last]
+        shift = np.repeat(offsets[first:last] - start, [len(e.length) for e in found])
+        chunk = Edges(
+            np.concatenate([e.receiver for e in found]) + shift,
+            np.concatenate([e.sender for e in found]) + shift,
+            np.concatenate([e.vector for e in found]),
+            np.concatenate([e.length for e in found]),
+        )
+        if spec.kind == "nearest":
+            chunk = nearest(chunk, flat.numbers[start:stop], spec.neighbours)
+        in_crystal = np.repeat(offsets[first:last] - start, flat.counts[first:last])
+        degrees.append(np.bincount(chunk.receiver, minlength=stop - start).astype(np.int32))
+        senders.append((chunk.sender - in_crystal[chunk.receiver]).astype(np.int32))
+        vectors.append(chunk.vector.astype(np.float32))
+        if progress:
+            progress(last, len(flat))
+    if not degrees:
+        return Built(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 3), np.float32), {})
+    return Built(np.concatenate(degrees), np.concatenate(senders), np.concatenate(vectors), rejected)
+
+
+def _chunks(counts: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Ranges of rows with some thousand atoms each."""
+    total = np.cumsum(counts)
+    bounds = [0]
+    while bounds[-1] < len(counts):
+        done = total[bounds[-1] - 1] if bounds[-1] else 0
+        bounds.append(max(bounds[-1] + 1, int(np.searchsorted(total, done + _CHUNK_ATOMS, side="right"))))
+    return list(zip(bounds[:-1], bounds[1:], strict=True))
+
+
+_NOTHING = Edges(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 3)), np.zeros(0))
+
+
+def _of_one(flat: Flat, row: int, offsets: NDArray[np.int64], spec: GraphSpec, rejected: dict[int, str]) -> Edges:
+    if spec.kind == "composition":
+        return _NOTHING
+    positions = flat.positions[offsets[row] : offsets[row + 1]]
+    reason = flat.complaint(row, positions)
+    if reason is None:
+        try:
+            if spec.kind == "nearest":
+                return enough(positions, flat.cells[row], flat.pbc[row], spec.cutoff, spec.neighbours)
+            return within(positions, flat.cells[row], flat.pbc[row], spec.cutoff)
+        except InputError as error:
+            reason = str(error)
+    rejected[row] = reason
+    return _NOTHING

@@ -1,0 +1,82 @@
+"""Crystals of any kind as flat arrays, which is all the graph builder sees."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from naica.data import CrystalTable
+from naica.errors import InputError
+from naica.structure import Crystal
+
+
+@dataclass(frozen=True)
+class Flat:
+    """B crystals with N atoms: ids, atoms per crystal (B), numbers (N), positions (N, 3) Å, cells (B, 3, 3) Å, pbc (B, 3)."""
+
+    ids: list[str]
+    counts: NDArray[np.int64]
+    numbers: NDArray[np.uint8]
+    positions: NDArray[np.float64]
+    cells: NDArray[np.float64]
+    pbc: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """Where each crystal's atoms start, and the end (B + 1)."""
+        return np.concatenate([[0], np.cumsum(self.counts)]).astype(np.int64)
+
+    def digest(self) -> str:
+        """32 hex digits of ids and structures."""
+        sha = hashlib.sha256()
+        for name in self.ids:
+            sha.update(name.encode() + b"\0")
+        for array, kind in ((self.counts, "<i8"), (self.numbers, "<u1"), (self.positions, "<f8"), (self.cells, "<f8"), (self.pbc, "<u1")):
+            sha.update(np.ascontiguousarray(array, dtype=kind).tobytes())
+        return sha.hexdigest()[:32]
+
+    def complaint(self, row: int, positions: NDArray[np.float64]) -> str | None:
+        """Why this crystal can have no graph, or None. Tables hold whatever was written into them, so this is asked again."""
+        cell, pbc = self.cells[row], self.pbc[row]
+        if len(positions) == 0:
+            return "no atoms"
+        if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
+            return "positions or cell hold NaN or infinite numbers"
+        rows = cell[pbc]
+        if len(rows) and np.linalg.det(rows @ rows.T) <= 1e-12:
+            return "the periodic cell has no volume"
+        return None
+
+
+def flatten(source: Any) -> Flat:
+    """Flat arrays of a table, a crystal, or a sequence of crystals.
+
+    Raises
+    ------
+    InputError
+        If `source` is none of these.
+    """
+    if isinstance(source, CrystalTable):
+        return Flat(source.ids, *source.flat())
+    crystals: Sequence[Crystal] = [source] if isinstance(source, Crystal) else list(source)
+    strange = next((c for c in crystals if not isinstance(c, Crystal)), None)
+    if strange is not None:
+        raise InputError(f"cannot make a graph of {type(strange).__name__}; expected a Crystal, a list of them or a CrystalTable")
+    if not crystals:
+        return Flat([], np.zeros(0, np.int64), np.zeros(0, np.uint8), np.zeros((0, 3)), np.zeros((0, 3, 3)), np.zeros((0, 3), bool))
+    return Flat(
+        [str(c.info.get("id") or c.hash) for c in crystals],
+        np.array([len(c) for c in crystals], dtype=np.int64),
+        np.concatenate([c.numbers for c in crystals]).astype(np.uint8),
+        np.concatenate([c.positions for c in crystals]),
+        np.array([c.cell for c in crystals]),
+        np.array([c.pbc for c in crystals], dtype=bool),
+    )

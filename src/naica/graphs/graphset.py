@@ -1,0 +1,168 @@
+"""`GraphSet`: the graphs of a whole data set in flat arrays, possibly memory-mapped from one file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from naica.data import CrystalTable
+from naica.errors import InputError
+from naica.graphs.batch import Batch
+from naica.graphs.build import build_edges, composition_batch
+from naica.graphs.flat import flatten
+from naica.graphs.spec import GraphSpec
+from naica.structure import Crystal
+
+
+class GraphSet:
+    """Graphs of B crystals with N atoms and E edges in flat arrays.
+
+    Parameters
+    ----------
+    spec : which edges they have
+    ids : one per crystal
+    counts : (B) atoms per crystal
+    numbers : (N) atomic numbers
+    degrees : (N) edges per atom
+    senders : (E) sender of each edge counted within its crystal; edges in order of receiver
+    vectors : (E, 3) from receiver to sender, Å
+    rejected : rows that have no graph, and why
+    """
+
+    def __init__(
+        self,
+        spec: GraphSpec,
+        ids: list[str],
+        counts: NDArray[Any],
+        numbers: NDArray[Any],
+        degrees: NDArray[Any],
+        senders: NDArray[Any],
+        vectors: NDArray[Any],
+        rejected: dict[int, str] | None = None,
+    ) -> None:
+        self.spec, self.ids, self.counts, self.numbers = spec, ids, counts, numbers
+        self.degrees, self.senders, self.vectors = degrees, senders, vectors
+        self.rejected = dict(rejected or {})
+        self._atom_start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        edges_before = np.concatenate([[0], np.cumsum(degrees)]).astype(np.int64)
+        self._edge_start = edges_before[self._atom_start]
+        # the common case: all atoms have the same number of edges
+        self._uniform = int(degrees[0]) if len(degrees) and (degrees == degrees[0]).all() else None
+
+    @classmethod
+    def build(
+        cls,
+        source: CrystalTable | Sequence[Crystal] | Crystal,
+        spec: GraphSpec | None = None,
+        cache: str | Path | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> GraphSet:
+        """Build all graphs, or read them from `cache` if that file holds just these.
+
+        A crystal that can have no graph does not stop the others: it is noted in `rejected` with the reason.
+
+        Parameters
+        ----------
+        source : a table, a sequence of crystals, or one
+        spec : which edges; default: 12 nearest within 8 Å
+        cache : file to read from and write to; a stale or damaged one is rebuilt with a warning
+        progress : called with (crystals done, crystals in all)
+
+        Raises
+        ------
+        RunError
+            If the cache cannot be written.
+        """
+        from naica.graphs import cache as store
+
+        spec = spec or GraphSpec()
+        flat = flatten(source)
+        digest = flat.digest() if cache is not None else ""
+        if cache is not None:
+            kept = store.read(Path(cache), spec, digest)
+            if kept is not None:
+                return kept
+        built = build_edges(flat, spec, progress)
+        graphs = cls(spec, flat.ids, flat.counts, flat.numbers, built.degrees, built.senders, built.vectors, built.rejected)
+        if cache is not None:
+            store.write(Path(cache), graphs, digest)
+        return graphs
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def __repr__(self) -> str:
+        refused = f", {len(self.rejected)} rejected" if self.rejected else ""
+        return f"<GraphSet of {len(self)} crystals, {len(self.numbers)} atoms, {len(self.senders)} edges{refused}>"
+
+    @property
+    def usable(self) -> NDArray[np.int64]:
+        """The rows that have a graph."""
+        return np.setdiff1d(np.arange(len(self)), list(self.rejected)).astype(np.int64)
+
+    def batch(self, rows: Sequence[int] | NDArray[Any]) -> Batch:
+        """The graphs of some rows, in that order, as one batch.
+
+        Raises
+        ------
+        InputError
+            If a row does not exist or was rejected; the message says why it was.
+        """
+        index = self._checked(rows)
+        counts = self.counts[index].astype(np.int64)
+        atoms = _ranges(self._atom_start[index], counts)
+        numbers = self.numbers[atoms]
+        if self.spec.kind == "composition":
+            return _by_element(counts, numbers)
+        edge_counts = self._edge_start[index + 1] - self._edge_start[index]
+        edges = _ranges(self._edge_start[index], edge_counts)
+        vector = torch.from_numpy(self.vectors[edges])
+        first = np.cumsum(counts) - counts
+        n = int(counts.sum())
+        degrees = self._uniform if self._uniform is not None else self.degrees[atoms]
+        n_atoms = torch.from_numpy(counts)
+        tensors = {
+            "number": torch.from_numpy(numbers.astype(np.int64)),
+            "system": torch.repeat_interleave(torch.arange(len(index)), n_atoms),
+            "fraction": torch.repeat_interleave(1.0 / n_atoms.float(), n_atoms),
+            "n_atoms": n_atoms,
+            "edge_receiver": torch.from_numpy(np.repeat(np.arange(n), degrees)),
+            "edge_sender": torch.from_numpy(self.senders[edges] + np.repeat(first, edge_counts)),
+            "edge_vector": vector,
+            "edge_length": torch.linalg.vector_norm(vector, dim=1),
+        }
+        if self._uniform is not None or len(degrees) == 0:
+            return Batch(tensors, self._uniform)
+        return Batch(tensors, int(degrees[0]) if (degrees == degrees[0]).all() else None)
+
+    def _checked(self, rows: Sequence[int] | NDArray[Any]) -> NDArray[np.int64]:
+        index = np.atleast_1d(np.asarray(rows))
+        index = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
+        outside = index[(index < 0) | (index >= len(self))]
+        if len(outside):
+            raise InputError(f"row {int(outside[0])} of a graph set of {len(self)}")
+        if self.rejected:
+            bad = next((int(r) for r in index if int(r) in self.rejected), None)
+            if bad is not None:
+                raise InputError(f"row {bad} (id {self.ids[bad]}) has no graph: {self.rejected[bad]}; take only the rows in `usable`")
+        return index
+
+
+def _ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64] | slice:
+    """The numbers start, start + 1, … of every range in turn; a slice where the ranges follow on each other."""
+    if len(starts) and (starts[1:] == starts[:-1] + lengths[:-1]).all():
+        return slice(int(starts[0]), int(starts[-1] + lengths[-1]))
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
+
+
+def _by_element(counts: NDArray[np.int64], numbers: NDArray[Any]) -> Batch:
+    """Nodes of a composition graph: the elements of each crystal in order of atomic number, with their fractions."""
+    system = np.repeat(np.arange(len(counts)), counts)
+    keys, amounts = np.unique(system * 128 + numbers, return_counts=True)
+    return composition_batch(np.bincount(keys // 128, minlength=len(counts)), keys % 128, amounts / counts[keys // 128])

@@ -1,0 +1,183 @@
+"""Neighbour lists: flat arrays in, flat arrays out, from pymatgen's compiled kernel.
+
+Nothing here is done per atom in Python. Vectors are ``r_ij = r_j − r_i + S·cell`` and edges are sorted by receiver ``i``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from naica.errors import InputError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# distances are compared on this grid, so that rounding noise of 1e-15 Å decides nothing
+_GRID = 1e-8
+_COARSE = 1e-6
+_DISTANCE_MIN = 1e-6
+# a sphere that would hold this many times the wanted neighbours at the crystal's mean density is searched first
+_FIRST_GUESS = 2.2
+_GROWTH = 1.35
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Edges of one structure or of many (E edges): receiver and sender (E), vector (E, 3) in Å, length (E) in Å."""
+
+    receiver: Ints
+    sender: Ints
+    vector: Floats
+    length: Floats
+
+    def take(self, rows: Ints | NDArray[np.bool_]) -> Edges:
+        """Some of the edges."""
+        return Edges(self.receiver[rows], self.sender[rows], self.vector[rows], self.length[rows])
+
+
+def periodic_frame(positions: Floats, cell: Floats, pbc: NDArray[np.bool_], cutoff: float) -> tuple[Floats, Floats]:
+    """Positions and cell of an equivalent structure that is periodic in all directions.
+
+    Directions that do not repeat get a lattice vector perpendicular to the others and so long that no image is within `cutoff`;
+    whatever lattice vector the file gave for them is ignored, as atoms may lie outside it.
+    """
+    if pbc.all():
+        return positions, cell
+    full = cell.copy()
+    open_axes = np.flatnonzero(~pbc)
+    basis = _complete_basis(cell[pbc])
+    shifted = positions.copy()
+    for axis, direction in zip(open_axes, basis, strict=True):
+        height = shifted @ direction
+        low, high = float(height.min()), float(height.max())
+        full[axis] = direction * (high - low + 2 * cutoff + 2.0)
+        # the atoms sit in the middle of the empty direction, so that wrapping into the cell moves none of them
+        shifted = shifted + direction * (cutoff + 1.0 - low)
+    return shifted, full
+
+
+def _complete_basis(rows: Floats) -> Floats:
+    """Orthonormal vectors perpendicular to the given rows (r, 3) and to each other: (3 − r, 3)."""
+    if len(rows) == 0:
+        return np.eye(3)
+    _, _, right = np.linalg.svd(rows)
+    return right[len(rows) :]
+
+
+def within(positions: Floats, cell: Floats, pbc: NDArray[np.bool_], cutoff: float) -> Edges:
+    """All edges of one structure no longer than `cutoff`, an atom's own images included, sorted by receiver.
+
+    Parameters
+    ----------
+    positions : (n, 3) Å
+    cell : (3, 3) lattice vectors as rows, Å
+    pbc : (3,) which directions repeat
+    cutoff : Å
+
+    Raises
+    ------
+    InputError
+        If two atoms sit on the same place.
+    """
+    receiver, sender, image, length, frame = _search(positions, cell, pbc, cutoff)
+    points, lattice = frame
+    vector = points[sender] - points[receiver] + image @ lattice
+    order = np.argsort(receiver, kind="stable")
+    edges = Edges(receiver[order], sender[order], vector[order], length[order])
+    return edges
+
+
+def _search(
+    positions: Floats, cell: Floats, pbc: NDArray[np.bool_], cutoff: float
+) -> tuple[Ints, Ints, Floats, Floats, tuple[Floats, Floats]]:
+    from pymatgen.optimization.neighbors import find_points_in_spheres
+
+    frame = periodic_frame(positions, cell, pbc, cutoff) if not pbc.all() else (positions, cell)
+    points = np.ascontiguousarray(frame[0], dtype=np.float64)
+    lattice = np.ascontiguousarray(frame[1], dtype=np.float64)
+    receiver, sender, image, length = find_points_in_spheres(points, points, float(cutoff), _ALL, lattice, 1e-8)
+    keep = length > _DISTANCE_MIN
+    if np.count_nonzero(keep) != len(length) - len(points):
+        raise InputError(f"{(len(length) - len(points) - np.count_nonzero(keep)) // 2 or 'some'} pairs of atoms sit on the same place")
+    return receiver[keep], sender[keep], image[keep], length[keep], frame
+
+
+_ALL = np.ones(3, dtype=np.int64)
+
+
+def enough(positions: Floats, cell: Floats, pbc: NDArray[np.bool_], cutoff: float, neighbours: int) -> Edges:
+    """Edges of one structure that hold, for every atom, at least its `neighbours` nearest with all their ties (within `cutoff`).
+
+    The search starts with a sphere that is just large enough at the mean density and grows, because a sphere of 8 Å holds ten
+    times more atoms than the twelve that are wanted.
+    """
+    n = len(positions)
+    radius = cutoff
+    if pbc.all():
+        density = n / abs(np.linalg.det(cell))
+        radius = min(cutoff, (3 * _FIRST_GUESS * neighbours / (4 * np.pi * density)) ** (1 / 3))
+    while True:
+        receiver, sender, image, length, (points, lattice) = _search(positions, cell, pbc, radius)
+        if radius >= cutoff or _complete(receiver, length, n, neighbours, radius):
+            vector = points[sender] - points[receiver] + image @ lattice
+            return Edges(receiver, sender, vector, length)
+        radius = min(cutoff, radius * _GROWTH)
+
+
+def _complete(receiver: Ints, length: Floats, n: int, neighbours: int, radius: float) -> bool:
+    """Whether every atom has its nearest ones, and all that tie with the last of them, inside the searched sphere."""
+    safe = length < radius - 10 * _GRID
+    return bool((np.bincount(receiver[safe], minlength=n) >= neighbours).all())
+
+
+def nearest(edges: Edges, numbers: NDArray[np.integer], neighbours: int) -> Edges:
+    """Of the edges of many atoms, the `neighbours` nearest ones of each receiver, in order of receiver and distance.
+
+    Equal distances (on a grid of 1e-8 Å) are ordered by the sender's atomic number, then by the sum of the sender's own nearest
+    distances (so that the cut prefers the same kind of site however the atoms are numbered), then by the sender's index, then by
+    the vector. The result therefore does not depend on numerical noise, nor on where the crystal lies in space; only ties between
+    different atoms of one kind and one environment fall back on the order of atoms.
+
+    Parameters
+    ----------
+    edges : of all atoms, any order; receivers and senders index `numbers`
+    numbers : (N,) atomic numbers
+    neighbours : edges per atom at most
+    """
+    n = len(numbers)
+    grid = np.rint(edges.length / _GRID).astype(np.int64)
+    # one key, one sort: 31 bits hold 21 Å on the grid, the receiver stands above them
+    order = np.argsort((edges.receiver << 31) | grid)
+    receiver = edges.receiver[order]
+    degree = np.bincount(receiver, minlength=n)
+    start = np.cumsum(degree) - degree
+    kept = np.arange(len(order)) - start[receiver] < neighbours
+    longer = start[degree > neighbours] + neighbours
+    cut = longer[grid[order[longer - 1]] == grid[order[longer]]]
+    if len(cut):
+        order = _break_ties(edges, numbers, grid, order, kept, cut)
+    return edges.take(order[kept])
+
+
+def _break_ties(edges: Edges, numbers: NDArray[np.integer], grid: Ints, order: Ints, kept: NDArray[np.bool_], cut: Ints) -> Ints:
+    """Order the ties that the cut after the last neighbour splits; other ties need no order, since sums do not see it.
+
+    `cut` are positions in `order` of the first edge left out, where it is as long as the last one kept.
+    """
+    n = len(numbers)
+    split = np.full(n, -1, dtype=np.int64)
+    split[edges.receiver[order[cut]]] = grid[order[cut]]
+    slots = np.flatnonzero(split[edges.receiver[order]] == grid[order])
+    rows = order[slots]
+    # the sum of a sender's own nearest distances tells its environment, and no tie can change it
+    environment = np.bincount(edges.receiver[order[kept]], weights=edges.length[order[kept]], minlength=n)
+    environment = np.rint(environment / _COARSE)
+    sender = edges.sender[rows]
+    vector = np.rint(edges.vector[rows] / _COARSE)
+    keys = (vector[:, 2], vector[:, 1], vector[:, 0], sender, environment[sender], numbers[sender], grid[rows], edges.receiver[rows])
+    order = order.copy()
+    order[slots] = rows[np.lexsort(keys)]
+    return order

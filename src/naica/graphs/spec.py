@@ -1,0 +1,44 @@
+"""What a model asks of the graph builder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from naica.errors import ConfigError
+
+Kind = Literal["nearest", "radius", "composition"]
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """Which edges a graph has.
+
+    Parameters
+    ----------
+    kind : ``nearest`` keeps the `neighbours` nearest atoms within `cutoff` (fewer if there are fewer); ``radius`` keeps all within
+        `cutoff`; ``composition`` has one node per element and no edges
+    cutoff : Å
+    neighbours : edges per atom at most; only for ``nearest``
+
+    Raises
+    ------
+    ConfigError
+        For unknown kinds and cut-offs or counts that make no sense.
+    """
+
+    kind: Kind = "nearest"
+    cutoff: float = 8.0
+    neighbours: int = 12
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ConfigError(f"graph kind {self.kind!r} is unknown; expected one of {', '.join(get_args(Kind))}")
+        if not 0 < self.cutoff <= 20:
+            raise ConfigError(f"cut-off {self.cutoff} Å; expected more than 0 and at most 20 Å")
+        if not 1 <= self.neighbours <= 1000:
+            raise ConfigError(f"{self.neighbours} neighbours per atom; expected 1 to 1000")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return asdict(self)
