@@ -1,1 +1,72 @@
+"""Architectures, one file each: a paper, an equation, a `Config`, `forward(batch)` → features by level.
 
+A plug-in names its class under the entry point group ``naica.models`` and is then treated the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from naica.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_BUILT_IN = {
+    "cgcnn": "naica.models.cgcnn:CGCNN",
+    "gnome": "naica.models.gnome:GNoME",
+    "gnome-composition": "naica.models.gnome:GNoMEComposition",
+}
+
+
+@cache
+def _known() -> dict[str, str]:
+    return {**{point.name: point.value for point in entry_points(group="naica.models")}, **_BUILT_IN}
+
+
+ARCHITECTURES: Mapping[str, str] = _known()
+
+
+def architecture(name: str) -> type[nn.Module]:
+    """The class of an architecture.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such architecture; the message proposes near names.
+    """
+    if name not in ARCHITECTURES:
+        near = get_close_matches(name, ARCHITECTURES, n=2, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(ARCHITECTURES)}"
+        raise ConfigError(f"unknown architecture {name!r}; {hint}")
+    module, _, attribute = ARCHITECTURES[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def config_of(name: str) -> type[Any]:
+    """The `Config` dataclass of an architecture."""
+    return architecture(name).Config  # type: ignore[attr-defined]
+
+
+def backbone(name: str, **config: Any) -> nn.Module:
+    """An untrained backbone; `config` are the fields of its `Config`.
+
+    Raises
+    ------
+    ConfigError
+        If the architecture or a field is unknown, or a value out of range.
+    """
+    kind = config_of(name)
+    known = [f.name for f in fields(kind)]
+    unknown = sorted(set(config) - set(known))
+    if unknown:
+        near = get_close_matches(unknown[0], known, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
+        raise ConfigError(f"{name} has no setting {unknown[0]!r}; {hint}")
+    return architecture(name)(kind(**config))

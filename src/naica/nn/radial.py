@@ -1,0 +1,37 @@
+"""Distances as smooth vectors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from naica.errors import ConfigError
+
+
+class Gaussians(nn.Module):
+    """``exp(−(d − μ)² / w²)`` on equally spaced centres μ (no factor ½ in the exponent).
+
+    Parameters
+    ----------
+    start, stop : first and last centre, Å
+    number : how many centres, both ends included
+    width : w in Å; default: the spacing of the centres
+    """
+
+    centres: Tensor
+
+    def __init__(self, start: float, stop: float, number: int, width: float | None = None) -> None:
+        super().__init__()
+        if number < 2 or stop <= start:
+            raise ConfigError(f"{number} Gaussians from {start} to {stop} Å; expected at least 2 and a growing range")
+        self.width = float(width) if width is not None else (stop - start) / (number - 1)
+        # linspace, because counting up by the step may miss the last centre
+        self.register_buffer("centres", torch.linspace(start, stop, number, dtype=torch.float64).float(), persistent=False)
+
+    def __len__(self) -> int:
+        return len(self.centres)
+
+    def forward(self, length: Tensor) -> Tensor:
+        """Lengths (E) in Å → (E, number)."""
+        difference = (length[:, None] - self.centres.to(length.dtype)) / self.width
+        return torch.exp(-difference * difference)
