@@ -1,0 +1,50 @@
+# Two commands do everything on a fresh machine: `make demo` (the main job) and `make test` (the tests). Both set up first.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+STAMP   = $(VENV)/.installed
+# passive waiting keeps two threads from fighting for shared cores
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: help setup demo test slow lint bench clean
+
+help:
+	@echo "make demo   set up, then run the Mg-Al-O discovery campaign and write its report"
+	@echo "make test   set up, then run the fast tests"
+	@echo "make slow   set up, then run the longer tests (physics, kills, campaigns)"
+	@echo "make lint   set up, then formatter, linter, type checker and import contract"
+	@echo "make bench  set up, then every benchmark beside its peer"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "torch==2.13.0"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[chgnet,dev]"
+	@touch $(STAMP)
+
+demo: setup
+	$(BIN)/naica discover examples/mg-al-o.toml --folder campaigns/mg-al-o
+	@echo "open campaigns/mg-al-o/report.html in a browser"
+
+test: setup
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+slow: setup
+	$(BIN)/python -m pytest -q -m slow
+
+lint: setup
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python benchmarks/graphs.py
+	$(BIN)/python benchmarks/cgcnn.py
+	$(BIN)/python benchmarks/hull.py
+	$(BIN)/python benchmarks/generate.py
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
