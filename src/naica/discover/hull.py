@@ -1,0 +1,289 @@
+"""The hull of stable compounds: energies of competing phases, distances to them, decompositions.
+
+With at most five elements the hull is the maximum over its supporting planes (Merchant et al. 2023 use the same quantity as decomposition
+energy). With more, each chemical system of up to five elements has planes of its own, made when first asked for, and compositions of six
+and more elements are solved as linear programmes over the phases that can still compete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from naica.discover.facets import Facets, cheapest_mixture, heights, lower_facets, mixture
+from naica.discover.proportions import amounts_table
+from naica.errors import InputError
+from naica.structure.composition import format_formula
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+Compositions = Sequence[str | Mapping[str, float]] | NDArray[np.float64]
+
+# qhull's cost grows about tenfold per element; above this the linear programme is cheaper
+_MOST_ELEMENTS_FOR_PLANES = 5
+# formation energies above this cannot be corners: the elements themselves lie at 0
+_BOUND = -1e-12
+
+
+class Hull:
+    """The lower convex hull of energies over compositions. Immutable.
+
+    Parameters
+    ----------
+    formulas : n formulas, or mappings symbol → amount
+    energies_per_atom : (n,) eV/atom, total or formation energies, all of one kind and one level of theory
+    ids : n distinct names; default ``"0"``, ``"1"`` …
+    elements : order of the elements; default alphabetical. Each must be among the entries: its lowest entry is its reference.
+
+    Raises
+    ------
+    InputError
+        For energies that are not finite, formulas that cannot be read, repeated ids and elements without an entry; all named.
+    """
+
+    def __init__(
+        self,
+        formulas: Sequence[str | Mapping[str, float]],
+        energies_per_atom: ArrayLike,
+        ids: Sequence[str] | None = None,
+        elements: Sequence[str] | None = None,
+    ) -> None:
+        names = [str(k) for k in range(len(formulas))] if ids is None else [str(i) for i in ids]
+        found, counts = amounts_table(formulas, elements)
+        self._fill(found, counts, _checked(energies_per_atom, formulas, names), names)
+
+    def _fill(self, elements: tuple[str, ...], counts: Index, energies: Array, ids: list[str]) -> None:
+        if not len(counts):
+            raise InputError("a hull needs entries: at least the pure elements")
+        self.elements, self.ids = elements, ids
+        self.counts, self.energies = counts, energies
+        self.fractions: Array = counts / counts.sum(axis=1, keepdims=True)
+        self._row = {name: row for row, name in enumerate(ids)}
+        if len(self._row) != len(ids):
+            repeated = next(name for name in ids if ids.count(name) > 1)
+            raise InputError(f"id {repeated!r} occurs twice among the hull's entries; ids must differ")
+        self._lowest = _lowest_per_composition(counts, energies)
+        self.references = self._element_energies()
+        self._formation: Array = energies - self.fractions @ self.references
+        self._faces: dict[bytes, tuple[Index, Facets | None]] = {}
+        for array in (counts, energies, self.fractions, self.references, self._formation):
+            array.setflags(write=False)
+
+    def _element_energies(self) -> Array:
+        pure = {int(np.argmax(self.counts[row])): row for row in self._lowest.values() if np.count_nonzero(self.counts[row]) == 1}
+        missing = [symbol for k, symbol in enumerate(self.elements) if k not in pure]
+        if missing:
+            raise InputError(
+                f"no entry for the pure element {', '.join(missing)}; the hull needs one entry per element as its reference "
+                f"(elements here: {', '.join(self.elements)})"
+            )
+        return np.array([self.energies[pure[k]] for k in range(len(self.elements))])
+
+    # --- asking ------------------------------------------------------------------------------------------------------------
+    def fractions_of(self, formulas: Compositions) -> Array:
+        """Atomic fractions (B, K) in the order of `elements`; an array (B, K) of amounts is normalised.
+
+        Raises
+        ------
+        InputError
+            If a composition holds an element the hull lacks.
+        """
+        if isinstance(formulas, np.ndarray):
+            amounts = np.atleast_2d(np.asarray(formulas, dtype=np.float64))
+            if amounts.shape[1] != len(self.elements) or not np.all(amounts >= 0) or not np.all(amounts.sum(axis=1) > 0):
+                raise InputError(f"amounts of shape {amounts.shape}; expected (B, {len(self.elements)}), none negative, in the order {self.elements}")
+        else:
+            items = [formulas] if isinstance(formulas, str | Mapping) else formulas
+            amounts = amounts_table(items, self.elements)[1].astype(np.float64)
+        return amounts / amounts.sum(axis=1, keepdims=True)
+
+    def energy(self, formulas: Compositions) -> Array:
+        """Hull energies (B,) in eV/atom, of the kind the hull was made of (total or formation)."""
+        x = self.fractions_of(formulas)
+        return self._heights(x) + x @ self.references
+
+    def above(self, formulas: Compositions, energies_per_atom: ArrayLike) -> Array:
+        """Decomposition energies (B,) in eV/atom: energy less hull energy; negative where a phase would be new on the hull."""
+        return np.asarray(energies_per_atom, dtype=np.float64) - self.energy(formulas)
+
+    @cached_property
+    def above_hull(self) -> Array:
+        """Distances (n,) of the hull's own entries, eV/atom, never negative."""
+        unique, back = np.unique(self.counts, axis=0, return_inverse=True)
+        levels = self._heights(unique / unique.sum(axis=1, keepdims=True))[back.reshape(-1)]
+        return np.maximum(self._formation - levels, 0.0)
+
+    def stable(self, tolerance: float = 1e-8) -> list[str]:
+        """Ids of the entries at most `tolerance` eV/atom above the hull, in the order of the entries."""
+        return [self.ids[row] for row in np.flatnonzero(self.above_hull <= tolerance)]
+
+    def formation_energies(self) -> Array:
+        """Formation energies (n,) of the entries in eV/atom, from the elements of this hull."""
+        return self._formation
+
+    def formula(self, id: str) -> str:
+        """Reduced formula of an entry."""
+        row = self.counts[self._find(id)]
+        return format_formula({s: int(n) for s, n in zip(self.elements, row, strict=True) if n})
+
+    def decomposition(self, formula: str | Mapping[str, float]) -> dict[str, float]:
+        """The phases a composition falls into on the hull: id → share of the atoms; shares sum to 1."""
+        x = self.fractions_of([formula])[0]
+        used = np.flatnonzero(x > 0)
+        rows, facets = self._face(used)
+        spot = mixture(facets, self.fractions[np.ix_(rows, used)], x[used]) if facets else None
+        if spot is None:
+            rows = self._competitors(used)
+            _, picked, weights, _ = cheapest_mixture(self.fractions[np.ix_(rows, used)], self._formation[rows], x[used])
+            spot = picked, weights
+        phases = {self.ids[rows[k]]: float(w) for k, w in zip(*spot, strict=True) if w > 1e-9}
+        total = sum(phases.values())
+        return {name: w / total for name, w in sorted(phases.items(), key=lambda item: -item[1])}
+
+    def chemical_potentials(self, formula: str | Mapping[str, float]) -> dict[str, float]:
+        """Chemical potentials in eV/atom of the elements in a formula, on the scale of the hull's energies.
+
+        Unique inside a facet of the formula's own chemical system; at a corner (a stable phase) they are one of the possible sets.
+        """
+        x = self.fractions_of([formula])[0]
+        used = np.flatnonzero(x > 0)
+        rows, facets = self._face(used)
+        if facets:
+            mu = facets.planes[heights(facets, x[None, used])[1][0]]
+        else:
+            mu = cheapest_mixture(self.fractions[np.ix_(rows, used)], self._formation[rows], x[used])[3]
+        return {self.elements[k]: float(m + self.references[k]) for k, m in zip(used, mu, strict=True)}
+
+    def separation(self, id: str) -> float:
+        """Phase-separation energy of an entry in eV/atom: its energy less that of the best mixture of *other* compositions.
+
+        Negative for stable compounds (the depth of the hull there), and defined for every polymorph (Bartel et al. 2020, "decomposition
+        enthalpy"). Elements have no other composition to fall into: for them it is the distance to the element's lowest entry.
+        """
+        row = self._find(id)
+        used = np.flatnonzero(self.counts[row])
+        if len(used) == 1:
+            return float(self._formation[row])
+        rivals = self._corner_rows(used)
+        rivals = rivals[np.any(self.counts[rivals] != self.counts[row], axis=1)]
+        x = self.fractions[row, used]
+        return float(self._formation[row] - cheapest_mixture(self.fractions[np.ix_(rivals, used)], self._formation[rivals], x)[0])
+
+    def decomposition_without(self, id: str) -> dict[str, float]:
+        """The mixture of *other* compositions an entry competes with: id → share of the atoms (itself for elements)."""
+        row = self._find(id)
+        used = np.flatnonzero(self.counts[row])
+        if len(used) == 1:
+            return {self.ids[self._lowest[self.counts[row].tobytes()]]: 1.0}
+        rivals = self._corner_rows(used)
+        rivals = rivals[np.any(self.counts[rivals] != self.counts[row], axis=1)]
+        _, picked, weights, _ = cheapest_mixture(self.fractions[np.ix_(rivals, used)], self._formation[rivals], self.fractions[row, used])
+        return {self.ids[rivals[k]]: float(w) for k, w in sorted(zip(picked, weights, strict=True), key=lambda item: -item[1])}
+
+    # --- growing -----------------------------------------------------------------------------------------------------------
+    def with_entries(
+        self, formulas: Sequence[str | Mapping[str, float]], energies_per_atom: ArrayLike, ids: Sequence[str] | None = None
+    ) -> Hull:
+        """A hull with further entries. Nothing is rebuilt where all of them lie on or above the present one."""
+        names = [str(len(self.ids) + k) for k in range(len(formulas))] if ids is None else [str(i) for i in ids]
+        energies = _checked(energies_per_atom, formulas, names)
+        elements, fresh = amounts_table(formulas)
+        order = self.elements + tuple(sorted(set(elements) - set(self.elements)))
+        both = np.zeros((len(self.counts) + len(fresh), len(order)), dtype=np.int64)
+        both[: len(self.counts), : len(self.elements)] = self.counts
+        both[len(self.counts) :, [order.index(s) for s in elements]] = fresh
+        grown = Hull.__new__(Hull)
+        grown._fill(order, both, np.concatenate([self.energies, energies]), self.ids + names)
+        if order == self.elements and np.all(self.above(fresh.astype(float) if not len(fresh) else _spread(fresh, elements, order), energies) >= 0):
+            # corners are kept by the row of the entry, and old rows stay where they were
+            grown._faces = dict(self._faces)
+        return grown
+
+    # --- inside --------------------------------------------------------------------------------------------------------------
+    def _find(self, id: str) -> int:
+        if id not in self._row:
+            raise InputError(f"no entry {id!r} in this hull of {len(self.ids)} entries")
+        return self._row[id]
+
+    def _corner_rows(self, used: Index) -> Index:
+        """Rows that may be corners of the hull of some elements: lowest of their composition, and elements or bound."""
+        outside = np.ones(len(self.elements), dtype=bool)
+        outside[used] = False
+        rows = self._lowest_rows
+        inside = ~np.any(self.counts[rows][:, outside], axis=1)
+        pure = np.count_nonzero(self.counts[rows], axis=1) == 1
+        return rows[inside & (pure | (self._formation[rows] < _BOUND))]
+
+    @cached_property
+    def _lowest_rows(self) -> Index:
+        return np.array(sorted(self._lowest.values()), dtype=np.int64)
+
+    def _face(self, used: Index) -> tuple[Index, Facets | None]:
+        """Rows and facets of the hull over some elements; None instead of facets where only the linear programme will do."""
+        whole = len(self.elements) <= _MOST_ELEMENTS_FOR_PLANES
+        key = used.tobytes()
+        if key not in self._faces:
+            rows = self._corner_rows(used)
+            facets = None
+            if whole or len(used) <= _MOST_ELEMENTS_FOR_PLANES:
+                facets = lower_facets(self.fractions[np.ix_(rows, used)], self._formation[rows])
+            self._faces[key] = rows, facets
+        return self._faces[key]
+
+    def _competitors(self, used: Index) -> Index:
+        """Corner rows of some elements, less those that the hulls of their own (smaller) chemical systems already rule out."""
+        rows = self._corner_rows(used)
+        small = np.count_nonzero(self.counts[rows], axis=1) <= _MOST_ELEMENTS_FOR_PLANES
+        ruled_out = np.zeros(len(rows), dtype=bool)
+        ruled_out[small] = self._formation[rows[small]] > self._heights(self.fractions[rows[small]]) + 1e-9
+        return rows[~ruled_out]
+
+    def _heights(self, x: Array) -> Array:
+        """Hull formation energies (B,) at fractions (B, K)."""
+        everything = np.arange(len(self.elements))
+        if len(self.elements) <= _MOST_ELEMENTS_FOR_PLANES and (facets := self._face(everything)[1]):
+            return heights(facets, x)[0]
+        values = np.empty(len(x))
+        supports, group = np.unique(x > 0, axis=0, return_inverse=True)
+        for number, support in enumerate(supports):
+            used, members = np.flatnonzero(support), np.flatnonzero(group.reshape(-1) == number)
+            facets = self._face(used)[1]
+            values[members] = heights(facets, x[np.ix_(members, used)])[0] if facets else self._solved(used, x[np.ix_(members, used)])
+        return values
+
+    def _solved(self, used: Index, x: Array) -> Array:
+        """Hull formation energies of one chemical system by one linear programme per distinct composition."""
+        smaller = len(used) > _MOST_ELEMENTS_FOR_PLANES
+        rows = self._competitors(used) if smaller else self._corner_rows(used)
+        points, energies = self.fractions[np.ix_(rows, used)], self._formation[rows]
+        unique, back = np.unique(x, axis=0, return_inverse=True)
+        return np.array([cheapest_mixture(points, energies, one)[0] for one in unique])[back.reshape(-1)]
+
+
+def _checked(energies_per_atom: ArrayLike, formulas: Sequence[object], ids: Sequence[str]) -> Array:
+    energies = np.array(energies_per_atom, dtype=np.float64).reshape(-1)
+    if not len(formulas) == len(energies) == len(ids):
+        raise InputError(f"{len(formulas)} formulas, {len(energies)} energies and {len(ids)} ids; their numbers must agree")
+    bad = np.flatnonzero(~np.isfinite(energies))
+    if len(bad):
+        k = int(bad[0])
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        raise InputError(f"entry {ids[k]!r} ({formulas[k]}) has energy {energies[k]}{more}; a hull needs finite energies: leave such entries out")
+    return energies
+
+
+def _lowest_per_composition(counts: Index, energies: Array) -> dict[bytes, int]:
+    """Row of the lowest entry of each composition, by its integer amounts; the first of equals."""
+    lowest: dict[bytes, int] = {}
+    for row in np.argsort(energies, kind="stable").tolist():
+        lowest.setdefault(counts[row].tobytes(), row)
+    return lowest
+
+
+def _spread(counts: Index, elements: tuple[str, ...], order: tuple[str, ...]) -> Array:
+    wide = np.zeros((len(counts), len(order)))
+    wide[:, [order.index(s) for s in elements]] = counts
+    return wide
