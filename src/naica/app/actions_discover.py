@@ -1,0 +1,207 @@
+"""Answers about discovery: run a campaign, tell how it stands, write its report and exports, judge entries by the hull."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from naica.app.answer import Answer, Table, number
+from naica.app.requests import CampaignRequest, DiscoverRequest, HullRequest
+from naica.errors import InputError
+
+_SHOWN = 15
+
+
+# --- campaigns -----------------------------------------------------------------------------------------------------------------
+def discover(request: DiscoverRequest) -> Answer:
+    """Run (or resume) the campaign, write its report and its exports, and say what it found."""
+    from naica.app.campaign_progress import campaign_progress
+    from naica.discover.campaign import Campaign
+
+    campaign = Campaign(request.config, request.folder)
+    if request.dry_run:
+        return _plan_answer(campaign.plan(), request.config)
+    with campaign_progress(campaign.folder) as report_event:
+        outcome = campaign.run(rounds=request.rounds, budget=request.budget, progress=report_event)
+    written = write_all(outcome.folder, outcome.folder / "report.html", outcome.folder / "export")
+    answer = status(CampaignRequest(outcome.folder))
+    data = {**answer.data, "ended": outcome.why, "report": str(outcome.folder / "report.html"), "files": [str(p) for p in written]}
+    notes = (f"ended: {outcome.why}", f"report: {outcome.folder / 'report.html'}", f"table of finds: {outcome.folder / 'export' / 'finds.csv'}")
+    return Answer(data, answer.blocks, (*answer.notes, *notes))
+
+
+def _plan_answer(plan: dict[str, Any], config: Path) -> Answer:
+    rows = tuple((key.replace("_", " "), _said(value)) for key, value in plan.items())
+    return Answer({"config": str(config), "plan": plan}, (Table(("a run would", ""), rows),), ("dry run: nothing was computed or written",))
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_said(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(str(item) for item in value) or "none"
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def status(request: CampaignRequest) -> Answer:
+    """Rounds, hit rates and the best finds of a campaign."""
+    summary = summary_of(request.folder)
+    blocks = (f"{summary.get('title') or summary['name']} · level of theory: {summary['level']}", _rounds_table(summary), _finds_table(summary))
+    left = len(summary["finds"]) - _SHOWN
+    notes = (f"{left} more finds: naica campaign report {request.folder}",) if left > 0 else ()
+    kept = ("name", "title", "elements", "level", "oracle", "criterion", "started", "finished", "n_rounds", "rounds", "recall", "cost")
+    finds = [{k: v for k, v in f.items() if k not in ("cif", "crystal")} for f in summary["finds"]]
+    return Answer({"folder": str(request.folder), **{k: summary.get(k) for k in kept}, "finds": finds}, blocks, notes)
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    """The summary of the campaign in a folder.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no campaign.
+    """
+    from naica.discover.summary import summary
+
+    if not (folder / "ledger.sqlite").exists():
+        raise InputError(f"{folder} holds no campaign (no ledger.sqlite); run `naica discover FILE.toml` first, or name its folder")
+    return summary(folder)
+
+
+def _rounds_table(summary: dict[str, Any]) -> Table:
+    rows = tuple(
+        (
+            str(r["round"]),
+            *(_count(r.get(k)) for k in ("generated", "scored", "passed", "computed", "failed", "hits")),
+            _rate(r.get("hit_rate"), r.get("low"), r.get("high")),
+        )
+        for r in summary["rounds"]
+    )
+    heads = ("round", "generated", "scored", "passed", "computed", "failed", "hits", "hit rate (95 %)")
+    return Table(heads, rows, right=heads)
+
+
+def _count(value: Any) -> str:
+    return "–" if value is None else f"{value:,}".replace(",", " ")
+
+
+def _rate(rate: float | None, low: float | None, high: float | None) -> str:
+    if rate is None:
+        return "–"
+    return f"{rate:.0%}" + (f" ({low:.0%}–{high:.0%})" if low is not None and high is not None else "")
+
+
+def _finds_table(summary: dict[str, Any]) -> Table:
+    rows = tuple(
+        (
+            str(f["formula"]),
+            str(f.get("spacegroup") or "–"),
+            number(f.get("separation_energy") if f.get("separation_energy") is not None else f.get("energy")),
+            number(f.get("above_hull")),
+            " + ".join(str(c["formula"]) for c in f.get("competing") or ()) or "–",
+            str(f.get("generator") or "–"),
+            str(f.get("round")),
+        )
+        for f in summary["finds"][:_SHOWN]
+    )
+    depth = "separation (eV/atom)" if summary.get("hull") else "value (eV/atom)"
+    heads = ("formula", "space group", depth, "above hull", "competing phases", "by", "round")
+    return Table(heads, rows, title="found", right=(depth, "above hull", "round"))
+
+
+def report(request: CampaignRequest) -> Answer:
+    """Write the report page."""
+    from naica.app.report import write_report
+
+    path = request.out or request.folder / "report.html"
+    write_report(summary_of(request.folder), path)
+    return Answer({"report": str(path), "bytes": path.stat().st_size}, (f"wrote {path}",))
+
+
+def export(request: CampaignRequest) -> Answer:
+    """Write finds as CSV, Parquet, extended xyz and CIFs."""
+    from naica.app.export import write_export
+
+    written = write_export(summary_of(request.folder), request.out or request.folder / "export")
+    return Answer({"files": [str(p) for p in written]}, tuple(f"wrote {p}" for p in written))
+
+
+def write_all(folder: Path, page: Path, out: Path) -> list[Path]:
+    """Report and exports of a campaign, from one summary."""
+    from naica.app.export import write_export
+    from naica.app.report import write_report
+
+    summary = summary_of(folder)
+    write_report(summary, page)
+    return [page, *write_export(summary, out)]
+
+
+# --- hull ----------------------------------------------------------------------------------------------------------------------
+def hull(request: HullRequest) -> Answer:
+    """Judge each entry of a CSV: above the hull by how much, stable or not, and what it decomposes into."""
+    from naica.discover.hull import Hull
+
+    ids, formulas, energies = _entries(request.file, request.total)
+    judged = Hull(formulas, energies, ids=ids)
+    above = judged.above(formulas, energies)
+    named = dict(zip(ids, formulas, strict=True))
+    rows = []
+    for key, formula, energy, distance in zip(ids, formulas, energies, above, strict=True):
+        stable = bool(distance <= request.tolerance)
+        parts = {} if stable else judged.decomposition(formula)
+        products = [{"id": k, "formula": named.get(k, k), "fraction": float(share)} for k, share in parts.items()]
+        rows.append(
+            {"id": key, "formula": formula, "energy": energy, "above_hull": float(distance), "stable": stable, "decomposition": products}
+        )
+    data = {"unit": "eV/atom", "entries": rows, "stable": [r["id"] for r in rows if r["stable"]]}
+    return Answer(data, (_hull_table(rows),))
+
+
+def _hull_table(rows: list[dict[str, Any]]) -> Table:
+    cells = tuple(
+        (
+            r["id"],
+            r["formula"],
+            number(r["energy"], 4),
+            number(r["above_hull"], 4),
+            "stable" if r["stable"] else " + ".join(f"{p['fraction']:.3f} {p['formula']}" for p in r["decomposition"]),
+        )
+        for r in sorted(rows, key=lambda r: r["above_hull"])
+    )
+    heads = ("id", "formula", "energy (eV/atom)", "above hull (eV/atom)", "decomposes into (atomic fractions)")
+    return Table(heads, cells, right=heads[2:4])
+
+
+def _entries(file: Path, total: bool) -> tuple[list[str], list[str], list[float]]:
+    from naica.structure.composition import parse_formula
+
+    if not file.exists():
+        raise InputError(f"no such file: {file}")
+    with file.open(newline="", encoding="utf-8-sig") as handle:
+        reader = csv.DictReader(handle)
+        missing = [name for name in ("formula", "energy") if name not in (reader.fieldnames or [])]
+        if missing:
+            have = ", ".join(reader.fieldnames or []) or "none"
+            raise InputError(f"{file}: column {' and '.join(missing)} missing; it has {have}. Expected formula, energy and optionally id")
+        ids, formulas, energies = [], [], []
+        for line, row in enumerate(reader, start=2):
+            try:
+                amounts = parse_formula(row["formula"] or "")
+                energy = float(row["energy"] or "")
+            except ValueError as error:  # InputError is one
+                raise InputError(f"{file}, line {line}: {error}; expected a formula and an energy in eV") from None
+            if not math.isfinite(energy):
+                raise InputError(f"{file}, line {line}: the energy of {row['formula']} is {energy}; expected a finite number in eV/atom")
+            ids.append(row.get("id") or f"{row['formula']}:{line}")
+            formulas.append(row["formula"])
+            energies.append(energy / sum(amounts.values()) if total else energy)
+    if not ids:
+        raise InputError(f"{file} has no entries below its heading")
+    repeated = [name for name, count in Counter(ids).items() if count > 1]
+    if repeated:
+        raise InputError(f"{file}: id {', '.join(repeated[:3])} stands more than once; ids must differ")
+    return ids, formulas, energies

@@ -1,0 +1,74 @@
+"""Commands about data: data list | show | pull, graph."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from naica.app import requests
+from naica.app.cli_options import Json, answer, complete_set, examples
+
+_PANEL = "Look at data"
+SetName = Annotated[str, typer.Argument(help="The set's name; see naica data list.", autocompletion=complete_set)]
+
+
+class Kind(StrEnum):
+    """Which atoms are neighbours."""
+
+    nearest = "nearest"
+    radius = "radius"
+
+
+data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Public data sets: list, show, pull.")
+
+
+@data.command("list", epilog=examples("naica data list", "naica data list --json"))
+def list_sets(json: Json = False) -> None:
+    """List the registered data sets and whether they are here."""
+    from naica.app.actions_data import list_sets as action
+
+    answer(lambda _: action(), None, json)
+
+
+@data.command("show", epilog=examples("naica data show perovskites"))
+def show_set(name: SetName, json: Json = False) -> None:
+    """Show one set: labels with unit and level of theory, size, licence, how to cite it."""
+    from naica.app.actions_data import show_set as action
+
+    answer(action, name, json)
+
+
+@data.command("pull", epilog=examples("naica data pull perovskites", "naica data pull mp20 --to ~/data"))
+def pull_set(
+    name: SetName,
+    to: Annotated[Path | None, typer.Option("--to", help="Folder to put it in; default: where naica keeps data.")] = None,
+    json: Json = False,
+) -> None:
+    """Fetch a set's files and check their sums."""
+    from naica.app.actions_data import pull_set as action
+
+    answer(lambda request: action(*request), (name, to), json)
+
+
+def graph(
+    file: Annotated[Path, typer.Argument(help="A structure file.")],
+    kind: Annotated[Kind, typer.Option(help="The nearest k atoms, or all within the cut-off.")] = Kind.nearest,
+    cutoff: Annotated[float, typer.Option(min=0.1, help="Longest edge, Å.")] = 8.0,
+    neighbours: Annotated[int, typer.Option("--neighbours", "-k", min=1, help="Edges per atom of kind nearest.")] = 12,
+    json: Json = False,
+) -> None:
+    """Describe the graph that naica makes of a structure."""
+    from naica.app.actions_data import graph as action
+
+    answer(action, requests.GraphRequest(file, kind.value, cutoff, neighbours), json)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register this file's commands."""
+    app.add_typer(data, name="data", rich_help_panel=_PANEL)
+    app.command(
+        "graph", rich_help_panel=_PANEL, epilog=examples("naica graph my.cif", "naica graph my.cif --kind radius --cutoff 5 --json")
+    )(graph)

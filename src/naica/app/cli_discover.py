@@ -1,0 +1,89 @@
+"""Commands about discovery: discover, campaign status | report | export, hull."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from naica.app import requests
+from naica.app.cli_options import Json, answer, examples
+
+_PANEL = "Discover"
+Folder = Annotated[Path, typer.Argument(help="The campaign's run folder.")]
+
+campaign = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="A campaign's status, report page and exports.")
+
+
+def discover(
+    config: Annotated[Path, typer.Argument(help="The campaign file (TOML).")],
+    rounds: Annotated[int | None, typer.Option(min=1, help="Stop after so many rounds in all (default: as the file says).")] = None,
+    budget: Annotated[int | None, typer.Option(min=1, help="Stop after so many oracle calls in all.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the file and say what would be done; compute nothing.")] = False,
+    folder: Annotated[Path | None, typer.Option(help="Run folder (default: as the file says).")] = None,
+    json: Json = False,
+) -> None:
+    """Run a discovery campaign; started again, it goes on where it stopped."""
+    from naica.app.actions_discover import discover as action
+
+    answer(action, requests.DiscoverRequest(config, folder, rounds, budget, dry_run), json)
+
+
+@campaign.command("status", epilog=examples("naica campaign status campaigns/mg-al-o --json"))
+def status(folder: Folder, json: Json = False) -> None:
+    """Rounds, hit rates and finds so far."""
+    from naica.app.actions_discover import status as action
+
+    answer(action, requests.CampaignRequest(folder), json)
+
+
+@campaign.command("report", epilog=examples("naica campaign report campaigns/mg-al-o --out page.html"))
+def report(
+    folder: Folder,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to write the page; default: report.html in the folder.")] = None,
+    json: Json = False,
+) -> None:
+    """Write the campaign's report page (one file, opens with no network)."""
+    from naica.app.actions_discover import report as action
+
+    answer(action, requests.CampaignRequest(folder, out), json)
+
+
+@campaign.command("export", epilog=examples("naica campaign export campaigns/mg-al-o --out finds/"))
+def export(
+    folder: Folder,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the files; default: export in the run folder.")] = None,
+    json: Json = False,
+) -> None:
+    """Write what was found: CSV, Parquet, extended xyz and one CIF each."""
+    from naica.app.actions_discover import export as action
+
+    answer(action, requests.CampaignRequest(folder, out), json)
+
+
+def hull(
+    file: Annotated[Path, typer.Argument(help="CSV with columns formula and energy (eV/atom), optional id.")],
+    total: Annotated[bool, typer.Option("--total", help="The energies are eV per formula as written, not per atom.")] = False,
+    tolerance: Annotated[float, typer.Option(min=0, help="Stable up to this distance above the hull, eV/atom.")] = 1e-8,
+    json: Json = False,
+) -> None:
+    """Judge entries by the convex hull: stable, or how far above it and what they decompose into."""
+    from naica.app.actions_discover import hull as action
+
+    answer(action, requests.HullRequest(file, tolerance, total), json)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register this file's commands."""
+    app.command(
+        "discover",
+        rich_help_panel=_PANEL,
+        epilog=examples(
+            "naica discover examples/mg-al-o.toml",
+            "naica discover examples/mg-al-o.toml --dry-run",
+            "naica discover my.toml --rounds 5 --budget 100 --folder runs/my",
+        ),
+    )(discover)
+    app.add_typer(campaign, name="campaign", rich_help_panel=_PANEL)
+    app.command("hull", rich_help_panel=_PANEL, epilog=examples("naica hull energies.csv", "naica hull energies.csv --json"))(hull)

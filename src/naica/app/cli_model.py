@@ -1,0 +1,193 @@
+"""Commands about models: predict, explain, relax, train, evaluate, check, models, import-weights."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from naica.app import requests
+from naica.app.cli_options import Files, Json, answer, complete_model, complete_potential, complete_set, examples
+
+_USE, _MAKE = "Use models", "Make and judge models"
+
+Model = Annotated[str, typer.Option("--model", "-m", help="A shipped model's name or a model folder.", autocompletion=complete_model)]
+Potential = Annotated[str, typer.Option("--model", "-m", help="The interatomic potential.", autocompletion=complete_potential)]
+Source = Annotated[
+    str,
+    typer.Argument(help="A Parquet table, a CSV, a folder of CIFs (with --csv), or a registered set's name.", autocompletion=complete_set),
+]
+Column = Annotated[str | None, typer.Option(help="The column to learn or compare; needed where the source has several labels.")]
+Quantity = Annotated[str | None, typer.Option(help="What the column holds, for example band_gap; default: the column's name.")]
+Unit = Annotated[str | None, typer.Option(help="The column's unit, for sources that do not say.")]
+Level = Annotated[str | None, typer.Option(help='The column\'s level of theory, for example "PBE+U" or "functional=PBE,code=VASP".')]
+Csv = Annotated[Path | None, typer.Option(help="For a folder of CIFs: the CSV of id and value.")]
+
+
+class SplitBy(StrEnum):
+    """How a table is cut into training, validation and test parts."""
+
+    published = "published"
+    random = "random"
+    composition = "composition"
+    prototype = "prototype"
+    element = "element"
+
+
+class Part(StrEnum):
+    """A part of a split."""
+
+    train = "train"
+    val = "val"
+    test = "test"
+    all = "all"
+
+
+class Padding(StrEnum):
+    """How missing neighbours were treated by the original CGCNN code."""
+
+    correct = "correct"
+    original = "original"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register this file's commands."""
+    for function, name, panel, epilog in _COMMANDS:
+        app.command(name, rich_help_panel=panel, epilog=epilog)(function)
+
+
+def predict(
+    files: Files,
+    model: Model = requests.DEFAULT_MODEL,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if any file cannot be used (default: only if none can).")] = False,
+    json: Json = False,
+) -> None:
+    """Predict a property of structures, with an error bar."""
+    from naica.app.actions_model import predict as action
+
+    answer(action, requests.PredictRequest(tuple(files), model, strict), json, bar="Predicting")
+
+
+def explain(files: Files, model: Model = requests.DEFAULT_MODEL, json: Json = False) -> None:
+    """Show how much each site adds to a prediction."""
+    from naica.app.actions_model import explain as action
+
+    answer(action, requests.ExplainRequest(tuple(files), model), json, bar="Explaining")
+
+
+def relax(
+    files: Files,
+    model: Potential = requests.DEFAULT_POTENTIAL,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write relaxed structures: a file, or a folder with one CIF each.")] = None,
+    fmax: Annotated[float, typer.Option(help="Converged below this force, eV/Å.", min=0)] = 0.05,
+    steps: Annotated[int, typer.Option(help="Give up after so many steps.", min=1)] = 300,
+    cell: Annotated[bool, typer.Option("--cell/--fixed-cell", help="Relax the cell with the positions, or keep it.")] = True,
+    json: Json = False,
+) -> None:
+    """Relax structures with an interatomic potential."""
+    from naica.app.actions_potential import relax as action
+
+    answer(action, requests.RelaxRequest(tuple(files), model, out, fmax, steps, cell), json, bar="Relaxing")
+
+
+def train(
+    source: Source,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model; training resumes if it holds a started one.")],
+    column: Column = None,
+    quantity: Quantity = None,
+    unit: Unit = None,
+    level: Level = None,
+    csv: Csv = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML file with any of the training settings.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="The network; see naica models.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training part.")] = None,
+    members: Annotated[int | None, typer.Option(min=1, help="Networks in the ensemble.")] = None,
+    split: Annotated[SplitBy, typer.Option(help="How to cut training, validation and test parts.")] = SplitBy.random,
+    seed: Annotated[int, typer.Option(help="Seed of the split and of the weights.")] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew even if the folder holds a started training.")] = False,
+    json: Json = False,
+) -> None:
+    """Train an ensemble on one column of labelled crystals."""
+    from naica.app.actions_train import train as action
+
+    settings = {k: v for k, v in (("architecture", architecture), ("epochs", epochs), ("members", members)) if v is not None}
+    where = requests.SourceRequest(source, column, quantity, unit, level, csv)
+    answer(action, requests.TrainRequest(where, out, config, settings, split.value, seed, not fresh), json)
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A shipped model's name or a model folder.", autocompletion=complete_model)],
+    source: Source,
+    column: Column = None,
+    quantity: Quantity = None,
+    unit: Unit = None,
+    level: Level = None,
+    csv: Csv = None,
+    part: Annotated[Part, typer.Option("--part", help="Which part of the split to judge on.")] = Part.test,
+    split: Annotated[SplitBy, typer.Option(help="The split the part belongs to.")] = SplitBy.published,
+    seed: Annotated[int, typer.Option(help="Seed of that split.")] = 0,
+    plot: Annotated[Path | None, typer.Option(help="Write the parity plot here (.html, .png, .svg or .pdf).")] = None,
+    json: Json = False,
+) -> None:
+    """Measure a model on labelled crystals."""
+    from naica.app.actions_train import evaluate as action
+
+    where = requests.SourceRequest(source, column, quantity, unit, level, csv)
+    answer(action, requests.EvaluateRequest(model, where, part.value, split.value, seed, plot), json)
+
+
+def check(
+    model: Annotated[str, typer.Argument(help="A shipped model's name or a model folder.", autocompletion=complete_model)],
+    json: Json = False,
+) -> None:
+    """Test a model against physics: symmetries, supercells, batching, dtype, saving."""
+    from naica.app.actions_train import check as action
+
+    answer(action, model, json)
+
+
+def models(json: Json = False) -> None:
+    """List shipped models, architectures and potentials."""
+    from naica.app.actions_model import models as action
+
+    answer(lambda _: action(), None, json)
+
+
+def import_weights(
+    architecture: Annotated[str, typer.Argument(help="Whose weights: cgcnn.")],
+    file: Annotated[Path, typer.Argument(help="The published checkpoint (.pth.tar).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the naica model.")],
+    padding: Annotated[Padding, typer.Option(help="'original' repeats the quirk of the original code to compare with it.")] = Padding.correct,
+    json: Json = False,
+) -> None:
+    """Turn published weights of another code into a naica model."""
+    from naica.app.actions_train import import_weights as action
+
+    answer(action, requests.ImportRequest(architecture, file, out, padding.value), json)
+
+
+_COMMANDS = (
+    (
+        predict,
+        "predict",
+        _USE,
+        examples("naica predict my.cif", "naica predict structures/ --json", "naica predict a.cif b.vasp --model runs/gap"),
+    ),
+    (relax, "relax", _USE, examples("naica relax my.cif --out relaxed.cif", "naica relax structures/ --model emt --fixed-cell --json")),
+    (explain, "explain", _USE, examples("naica explain my.cif --model runs/formation-sites")),
+    (
+        train,
+        "train",
+        _MAKE,
+        examples(
+            "naica train perovskites --column formation_energy_per_atom --split composition --out runs/perovskites",
+            "naica train cifs/ --csv id_prop.csv --column band_gap --unit eV --level PBE --config gap.toml --out runs/gap",
+        ),
+    ),
+    (evaluate, "evaluate", _MAKE, examples("naica evaluate formation-energy mp_formation --plot parity.html")),
+    (check, "check", _MAKE, examples("naica check formation-energy", "naica check runs/gap --json")),
+    (models, "models", _MAKE, examples("naica models --json")),
+    (import_weights, "import-weights", _MAKE, examples("naica import-weights cgcnn band-gap.pth.tar --out runs/cgcnn-gap")),
+)
