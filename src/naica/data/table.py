@@ -114,7 +114,9 @@ class CrystalTable:
         return f"<CrystalTable of {len(self)} crystals; labels: {labels or 'none'}>"
 
     def __iter__(self) -> Iterator[Crystal]:
-        return (self[row] for row in range(len(self)))
+        from naica.data.rows import crystals
+
+        return crystals(self)
 
     def __getitem__(self, row: int) -> Crystal:
         """The crystal of one row, its id in `info`."""
