@@ -1,0 +1,374 @@
+"""The campaign: know → learn → propose → judge → pick → compute → know more, round after round.
+
+Each stage reads the ledger, does its work and writes its outcome and the mark "finished" in one transaction. A stage is a function
+of the configuration and of what earlier stages left in the ledger, so a campaign killed anywhere and started again ends in the same
+state as one left in peace.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from naica.data import CrystalTable, Label
+from naica.discover import engine
+from naica.discover.config import CampaignConfig, read_config
+from naica.discover.filter import Judge, cascade
+from naica.discover.judge import HullJudge, LabelJudge
+from naica.discover.ledger import Entry, Ledger
+from naica.discover.oracle import Oracle, OracleResult
+from naica.discover.pick import Option, choose
+from naica.discover.proposals import Proposals, proposals_for
+from naica.errors import ConfigError, RunError
+from naica.structure import Crystal
+
+LABEL = "formation_energy_per_atom"
+# what may change between two starts of one campaign without making it another one
+_FREE = (("rounds",), ("folder",), ("title",), ("oracle", "workers"), ("oracle", "timeout"), ("oracle", "retries"))
+
+
+@dataclass(frozen=True)
+class Event:
+    """Progress: `done` of `total` steps of a stage in a round; total 0 where it is not known."""
+
+    round: int
+    stage: str
+    done: int
+    total: int
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of a campaign ended: "finished", "budget spent" or "nothing left to compute"."""
+
+    folder: Path
+    rounds: int
+    calls: int
+    why: str
+
+
+Progress = Callable[[Event], None]
+
+
+class Campaign:
+    """A discovery campaign in a folder.
+
+    Parameters
+    ----------
+    config : a campaign file or a configuration
+    folder : where the ledger, the models and the report live; default ``campaigns/<name of the file>``
+
+    Raises
+    ------
+    ConfigError
+        If the file is wrong, or the folder belongs to a campaign with another configuration.
+    RunError
+        If the folder cannot be used.
+    """
+
+    def __init__(self, config: CampaignConfig | str | Path, folder: str | Path | None = None) -> None:
+        self.config = config if isinstance(config, CampaignConfig) else read_config(config)
+        name = "campaign" if isinstance(config, CampaignConfig) else Path(config).stem
+        self.folder = Path(folder or self.config.folder or Path("campaigns") / name)
+        self.name = name
+
+    # --- the loop ---------------------------------------------------------------------------------------------------------
+    def run(self, rounds: int | None = None, budget: int | None = None, progress: Progress = lambda event: None) -> Outcome:
+        """Start or resume; `rounds` and `budget` (oracle calls in all) override the file."""
+        with self._opened() as ledger:
+            run = _Run(self.config, self.folder, ledger, progress)
+            run.start()
+            last = rounds or self.config.rounds
+            for number in range(1, last + 1):
+                why = run.round(number, budget)
+                if why:
+                    return Outcome(self.folder, number, len(ledger.called()), why)
+            return Outcome(self.folder, last, len(ledger.called()), "finished")
+
+    def plan(self) -> dict[str, Any]:
+        """What a run would do, without an oracle call and without writing anything."""
+        from naica.discover.oracle import make_oracle
+
+        proposals = proposals_for(self.config)
+        known = proposals.start_structures()
+        counts: dict[str, int] = {}
+        for proposal in proposals.propose(1, _as_parents(known.values()), frozenset()):
+            counts[proposal.origin] = counts.get(proposal.origin, 0) + 1
+        oracle = make_oracle(self.config.oracle.name, **proposals.oracle_options())
+        return {
+            "folder": str(self.folder),
+            "resumes": (self.folder / "ledger.sqlite").exists(),
+            "start": [c.formula for c in known.values()] if self.config.pool is None else len(known),
+            "candidates_in_round_1": counts,
+            "oracle": {"name": self.config.oracle.name, "level": str(oracle.level)},
+            "oracle_calls": (0 if self.config.pool else len(known)) + self.config.rounds * self.config.pick.per_round,
+        }
+
+    @contextmanager
+    def _opened(self) -> Iterator[Ledger]:
+        ledger = Ledger(self.folder)
+        with (self.folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"another process runs the campaign in {self.folder}; wait for it, or stop it") from None
+            try:
+                self._same_campaign(ledger)
+                yield ledger
+            except OSError as error:
+                raise RunError(f"{self.folder}: {error}; nothing finished is lost: give the same command again once it is mended") from error
+            finally:
+                ledger.close()
+
+    def _same_campaign(self, ledger: Ledger) -> None:
+        mine = _essence(self.config)
+        text = ledger.meta("config")
+        if text is None:
+            from naica.discover.provenance import versions
+
+            with ledger.write() as db:
+                facts = {
+                    "config": self.config.model_dump_json(),
+                    "name": self.name,
+                    "versions": json.dumps(versions()),
+                    "started": str(time.time()),
+                }
+                db.executemany("insert into meta values (?, ?)", facts.items())
+            return
+        theirs = _essence(CampaignConfig.model_validate_json(text))
+        changed = sorted(k for k in mine if mine[k] != theirs[k])
+        if changed:
+            raise ConfigError(
+                f"{self.folder} holds a campaign with another configuration (different: {', '.join(changed)}); "
+                "give another --folder, or put the file back as it was"
+            )
+        ledger.set_meta("config", self.config.model_dump_json())
+
+
+def _essence(config: CampaignConfig) -> dict[str, Any]:
+    raw = json.loads(config.model_dump_json())
+    for path in _FREE:
+        part = raw
+        for name in path[:-1]:
+            part = part[name]
+        part.pop(path[-1])
+    return raw
+
+
+def _as_parents(crystals: Iterable[Crystal]) -> dict[str, Crystal]:
+    return {c.hash: c for c in crystals}
+
+
+class _Run:
+    """One process's walk through the stages."""
+
+    def __init__(self, config: CampaignConfig, folder: Path, ledger: Ledger, progress: Progress) -> None:
+        from naica.discover.oracle import make_oracle
+
+        self.config, self.folder, self.ledger, self.progress = config, folder, ledger, progress
+        self.proposals: Proposals = proposals_for(config)
+        self.oracle: Oracle = make_oracle(config.oracle.name, **self.proposals.oracle_options())
+
+    # --- round 0 -------------------------------------------------------------------------------------------------------------
+    def start(self) -> None:
+        """Know what is known: compute the start structures (or take them from the pool's table)."""
+        if self.ledger.stage(0, "compute") is not None:
+            return
+        known = self.proposals.start_structures()
+        self._compute(0, known)
+        if self.config.stable.by == "hull":
+            self.judge(0)  # raises if a reference is missing
+
+    def round(self, number: int, budget: int | None) -> str | None:
+        """All stages of a round that have not finished; a reason if the campaign must stop."""
+
+        def open_(stage: str) -> bool:
+            return self.ledger.stage(number, stage) is None
+
+        if not open_("compute"):
+            return None
+        if open_("judge"):
+            model = self._learn(number)
+            if open_("propose"):
+                self._propose(number)
+            self._judge(number, model)
+        if open_("pick"):
+            why = self._pick(number, budget)
+            if why:
+                return why
+        self._compute(number, self._picked(number))
+        return None
+
+    # --- learn ---------------------------------------------------------------------------------------------------------------
+    def judge(self, up_to: int) -> Judge:
+        """The judge that knows all results up to a round."""
+        if self.config.stable.by == "label":
+            return LabelJudge(self.config.stable.threshold)
+        return HullJudge(self.ledger.entries(up_to), self.config.elements, self.config.stable.threshold)
+
+    def _model_folder(self, number: int) -> Path:
+        return self.folder / "models" / f"round-{number:02d}"
+
+    def _learn(self, number: int) -> Any:
+        from naica.training.learner import make_learner
+
+        began = time.monotonic()
+        entries = self.ledger.entries(number - 1)
+        table = labelled(entries, self.judge(number - 1), self.oracle)
+        self.progress(Event(number, "learn", 0, 1, f"{len(table)} labels"))
+        final = self._model_folder(number)
+        learner = make_learner(self.config.learner.strategy, **self.config.learner.model_dump(exclude={"strategy"}), seed=self.config.seed)
+        if final.exists() and self.ledger.stage(number, "learn") is not None:
+            model = learner.load(final, table, LABEL)
+        else:
+            # fit beside the final place and rename: a kill leaves no half-written model that looks whole
+            scratch = final.with_name(final.name + ".part")
+            shutil.rmtree(scratch, ignore_errors=True)
+            shutil.rmtree(final, ignore_errors=True)
+            scratch.mkdir(parents=True)
+            model = learner.fit(table, LABEL, number, scratch, previous=self._model_folder(number - 1) if number > 1 else None)
+            os.replace(scratch, final)
+            with self.ledger.write() as db:
+                self.ledger.finish(db, number, "learn", {"labels": len(table), **model.facts()}, time.monotonic() - began)
+        self.progress(Event(number, "learn", 1, 1, f"{len(table)} labels"))
+        return model
+
+    # --- propose -------------------------------------------------------------------------------------------------------------
+    def _propose(self, number: int) -> None:
+        began = time.monotonic()
+        entries = self.ledger.entries(number - 1)
+        parents = self._parents(entries, number)
+        known = frozenset(f"{e.crystal.formula}|{self.proposals.kind(e.crystal)}" for e in entries)
+        known |= {f"{f}|{p}" for f, p in self.ledger.rows("select formula, prototype from candidates where prototype is not null")}
+        rows, counts = [], {}
+        for proposal in self.proposals.propose(number, parents, known):
+            rows.append((proposal.key, proposal.recipe, proposal.origin, proposal.parent, proposal.formula, proposal.kind, number,
+                         proposal.status, proposal.reason, proposal.likelihood))  # fmt: skip
+            counts[proposal.origin] = counts.get(proposal.origin, 0) + 1
+            if len(rows) % 200 == 0:
+                self.progress(Event(number, "propose", len(rows), 0, f"{len(rows)} candidates"))
+        with self.ledger.write() as db:
+            new = self.ledger.add_candidates(db, rows)
+            data = {"proposed": len(rows), "new": new, "by": counts, "dropped": self.proposals.dropped()}
+            self.ledger.finish(db, number, "propose", data, time.monotonic() - began)
+        self.progress(Event(number, "propose", len(rows), len(rows), f"{new} new candidates"))
+
+    def _parents(self, entries: Sequence[Entry], number: int) -> dict[str, Any]:
+        """Structures worth building on: those within 50 meV/atom of the criterion."""
+        if self.config.stable.by == "label":
+            return {}
+        judge = self.judge(number - 1)
+        distance = judge.distance([e.crystal.formula for e in entries], judge.labels(entries))  # type: ignore[attr-defined]
+        return _as_parents(e.crystal for e, d in zip(entries, distance, strict=True) if d <= judge.threshold + 0.05)
+
+    # --- judge ---------------------------------------------------------------------------------------------------------------
+    def _judge(self, number: int, model: Any) -> None:
+        began = time.monotonic()
+        rows = self.ledger.rows("select key, recipe, formula from candidates where status in ('new', 'passed', 'filtered') order by key")
+        crystals = self.proposals.realise([(k, r) for k, r, _ in rows], self.ledger)
+        judge = self.judge(number - 1)
+        scores = cascade(
+            model, crystals, [f for *_, f in rows], judge, self.config.filter,
+            lambda done, total: self.progress(Event(number, "judge", done, total, f"{total} candidates")),
+        )  # fmt: skip
+        passed = scores.passed(judge, self.config.filter)
+        updates = []
+        for at, (key, _, _) in enumerate(rows):
+            reason = None if passed[at] else _why_not(scores.quick[at], scores.distance[at])
+            numbers = (scores.quick, scores.value, scores.sigma, scores.distance, scores.probability, scores.volume)
+            values = [None if np.isnan(v[at]) else float(v[at]) for v in numbers]
+            updates.append(("passed" if passed[at] else "filtered", reason, *values, number, key))
+        with self.ledger.write() as db:
+            db.executemany(
+                "update candidates set status=?, reason=?, quick=?, value=?, sigma=?, distance=?, probability=?, volume=?, scored=? "
+                "where key=?",
+                updates,
+            )
+            full = int(np.isfinite(scores.distance).sum())
+            data = {"scored": len(rows), "full_look": full, "passed": int(passed.sum())}
+            self.ledger.finish(db, number, "judge", data, time.monotonic() - began)
+
+    # --- pick ----------------------------------------------------------------------------------------------------------------
+    def _pick(self, number: int, budget: int | None) -> str | None:
+        began = time.monotonic()
+        rows = self.ledger.rows(
+            "select key, formula, coalesce(prototype, ''), probability, sigma, status from candidates "
+            "where status in ('passed', 'filtered')"
+        )
+        options = [Option(k, f, p, np.nan if q is None else q, np.nan if s is None else s, t == "passed") for k, f, p, q, s, t in rows]
+        number_of_calls = self.config.pick.per_round
+        if budget is not None:
+            number_of_calls = max(min(number_of_calls, budget - len(self.ledger.called())), 0)
+        picks = choose(options, self.config.pick, number_of_calls, self.config.seed + 1000 * number)
+        if not picks:
+            # not marked as finished: with a larger budget the same command goes on here
+            return "budget spent" if number_of_calls == 0 else "nothing left to compute"
+        with self.ledger.write() as db:
+            db.executemany(
+                "update candidates set status='picked', arm=?, picked=? where key=?", [(arm, number, key) for key, arm in picks.items()]
+            )
+            self.ledger.finish(db, number, "pick", {"picked": len(picks)}, time.monotonic() - began)
+        return None
+
+    # --- compute ---------------------------------------------------------------------------------------------------------------
+    def _picked(self, number: int) -> dict[str, Crystal]:
+        """The picks of a round as structures, at the volume the scan liked best: fewer relaxation steps."""
+        rows = self.ledger.rows("select key, recipe, volume from candidates where picked = ? order by key", (number,))
+        crystals = self.proposals.realise([(k, r) for k, r, _ in rows], self.ledger)
+        return {k: c.scaled(v) if v and self.config.pool is None else c for (k, _, v), c in zip(rows, crystals, strict=True)}
+
+    def _compute(self, number: int, jobs: Mapping[str, Crystal]) -> None:
+        began = time.monotonic()
+        done = self.ledger.called()
+        open_ = {key: crystal for key, crystal in jobs.items() if key not in done}
+        finished = len(jobs) - len(open_)
+        self.progress(Event(number, "compute", finished, len(jobs), ""))
+
+        def keep(result: OracleResult) -> None:
+            nonlocal finished
+            self.ledger.record_call(result, number)
+            finished += 1
+            name = jobs[result.key].formula
+            self.progress(Event(number, "compute", finished, len(jobs), f"{name} {result.status} in {result.seconds:.0f} s"))
+
+        if self.config.pool is not None:
+            self._from_table(number, open_)
+        else:
+            section = self.config.oracle
+            engine.run(
+                self.oracle, open_, workers=section.workers, timeout=section.timeout, retries=section.retries, on_result=keep,
+                spool=self.folder / "spool",
+            )  # fmt: skip
+        with self.ledger.write() as db:
+            self.ledger.finish(db, number, "compute", {"calls": len(jobs)}, time.monotonic() - began)
+
+    def _from_table(self, number: int, jobs: Mapping[str, Any]) -> None:
+        """A table answers at once, so all its answers land in one transaction."""
+        results = self.oracle.evaluate(list(jobs.values()), keys=list(jobs))  # type: ignore[call-arg]
+        self.ledger.record_calls(results, number)
+        self.progress(Event(number, "compute", len(jobs), len(jobs), ""))
+
+
+def labelled(entries: Sequence[Entry], judge: Any, oracle: Oracle) -> CrystalTable:
+    """The campaign's labels as a table for the learner, at the oracle's level of theory."""
+    values = judge.labels(entries)
+    return CrystalTable.from_crystals(
+        [e.crystal for e in entries], {LABEL: values}, {LABEL: Label.of(LABEL, oracle.level)}, ids=[e.key for e in entries]
+    )
+
+
+def _why_not(quick: float, distance: float) -> str:
+    if np.isnan(distance):
+        return f"first look: {quick:+.3f} eV/atom" if np.isfinite(quick) else "the model gave no number"
+    return f"ensemble and volume scan: {distance:+.3f} eV/atom"

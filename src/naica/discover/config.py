@@ -1,0 +1,182 @@
+"""The campaign file: what a TOML may say, its defaults, and errors that name the key."""
+
+from __future__ import annotations
+
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from naica.errors import ConfigError
+from naica.structure.elements import element
+
+
+class Section(BaseModel):
+    """A part of the file: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Start(Section):
+    """What is known before the first round. Elements and compounds are computed by the oracle, so all energies share one level."""
+
+    elements: bool = Field(True, description="compute the elemental references first")
+    compounds: tuple[str, ...] = Field((), description='known compounds as "formula: prototype", for example "MgO: rocksalt"')
+    files: tuple[str, ...] = Field((), description="structure files of further known compounds")
+
+
+class Pool(Section):
+    """A campaign after the fact: candidates are the rows of a table of known results, and the oracle is that table."""
+
+    table: str = Field(description="name of a registered data set, or the path of a Parquet table")
+    column: str = Field(description="label that the oracle tells")
+    start_fraction: float = Field(0.05, gt=0, lt=1, description="share of the rows known at the start, drawn at random")
+
+
+class Generate(Section):
+    """Which generators propose candidates."""
+
+    prototypes: bool = Field(True, description="decorate the prototype library")
+    substitution: bool = Field(True, description="ionic substitution on known compounds")
+    saps: bool = Field(True, description="symmetry-aware partial substitution")
+    n_elements: tuple[int, ...] = Field((3,), description="numbers of different elements a candidate may have")
+    balanced: bool = Field(True, description="prototypes: only charge-balanced decorations")
+    max_atoms: int = Field(32, ge=1, description="largest cell that may be proposed")
+    substitution_threshold: float = Field(1e-3, gt=0, lt=1, description="smallest substitution probability")
+    max_per_round: int = Field(20_000, ge=1, description="cap on new candidates per generator and round")
+
+
+class Learner(Section):
+    """How the filter learns from the campaign's labels."""
+
+    strategy: Literal["correct", "train"] = Field("correct", description="correct a prior model, or train an ensemble on the labels alone")
+    prior: str = Field("formation-energy", description="model that is corrected (strategy 'correct')")
+    members: int = Field(4, ge=2, description="networks in the ensemble (strategy 'train')")
+    epochs: int = Field(60, ge=1, description="epochs of the first round; later rounds start from the last weights")
+    warm_epochs: int = Field(20, ge=1, description="epochs of later rounds")
+
+
+class Filter(Section):
+    """The cascade: a cheap look at everything, ensemble × volume scan on what may matter."""
+
+    quick_limit: float = Field(0.25, description="eV/atom above the criterion that survive the quick look")
+    limit: float = Field(0.10, description="eV/atom above the criterion that may be picked")
+    volumes: int = Field(20, ge=1, description="isotropic scalings in the full look")
+    volume_range: tuple[float, float] = Field((0.8, 1.2), description="smallest and largest scaling of the volume")
+
+
+class Pick(Section):
+    """Which candidates are worth an oracle call."""
+
+    per_round: int = Field(12, ge=1, description="oracle calls per round")
+    explore: float = Field(0.1, ge=0, le=1, description="share drawn where the model is least sure")
+    control: float = Field(0.1, ge=0, le=1, description="share drawn at random from all candidates, to measure enrichment")
+    per_formula: int = Field(2, ge=1, description="polymorphs of one composition per round")
+    diversity: float = Field(
+        0.7, gt=0, le=1, description="factor on a candidate's score for each one already picked with its prototype or formula"
+    )
+
+    @model_validator(mode="after")
+    def _shares(self) -> Pick:
+        if self.explore + self.control > 1:
+            raise ValueError("explore + control exceed 1")
+        return self
+
+
+class OracleSection(Section):
+    """Who computes energies."""
+
+    name: str = Field("chgnet", description="chgnet, emt, table, or package.module:factory")
+    workers: int = Field(2, ge=0, description="worker processes; 0 computes in the campaign's own process")
+    timeout: float = Field(300.0, gt=0, description="seconds after which a call is given up")
+    retries: int = Field(1, ge=0, description="further attempts after a crash or a time-out")
+    options: dict[str, Any] = Field(default_factory=dict, description="passed to the oracle, for example fmax and steps")
+
+
+class Stable(Section):
+    """When a computed candidate counts as found."""
+
+    by: Literal["hull", "label"] = Field("hull", description="distance to the campaign's own hull, or the oracle's label itself")
+    threshold: float = Field(0.001, description="eV/atom")
+
+
+class CampaignConfig(Section):
+    """A whole campaign file."""
+
+    title: str = ""
+    elements: tuple[str, ...] = ()
+    rounds: int = Field(3, ge=1)
+    seed: int = 0
+    folder: str = Field("", description="run folder; default campaigns/<file name>")
+    start: Start = Start()
+    pool: Pool | None = None
+    generate: Generate = Generate()
+    learner: Learner = Learner()
+    filter: Filter = Filter()
+    pick: Pick = Pick()
+    oracle: OracleSection = OracleSection()
+    stable: Stable = Stable()
+
+    @model_validator(mode="after")
+    def _whole(self) -> CampaignConfig:
+        for symbol in self.elements:
+            element(symbol)
+        if self.pool is None and not self.elements:
+            raise ValueError('elements is missing; for example elements = ["Mg", "Al", "O"]')
+        if self.pool is None and self.stable.by == "label":
+            raise ValueError("stable.by = 'label' needs a [pool] whose table tells the label")
+        return self
+
+
+def read_config(path: str | Path) -> CampaignConfig:
+    """Read a campaign file.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, is no TOML, or holds an unknown key or a value out of range; the message names file, key and cure.
+    """
+    file = Path(path)
+    if not file.exists():
+        near = get_close_matches(file.name, [p.name for p in file.parent.glob("*.toml")] if file.parent.is_dir() else [], n=1)
+        raise ConfigError(f"no campaign file {file}" + (f"; did you mean {file.parent / near[0]}?" if near else ""))
+    try:
+        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not valid TOML: {error}") from error
+    return parse_config(raw, str(file))
+
+
+def parse_config(raw: dict[str, Any], source: str = "configuration") -> CampaignConfig:
+    """A configuration from plain dictionaries; errors as in `read_config`."""
+    try:
+        return CampaignConfig(**raw)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: " + "; ".join(_explain(e) for e in error.errors())) from error
+
+
+def _explain(problem: Any) -> str:
+    """One line for one problem pydantic found."""
+    place = [str(p) for p in problem["loc"]]
+    key = ".".join(place) or "file"
+    if problem["type"] == "extra_forbidden":
+        known = list(_section(place[:-1]).model_fields)
+        near = get_close_matches(place[-1], known, n=1, cutoff=0.5)
+        return f"unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}")
+    if problem["type"] == "missing":
+        return f"key {key!r} is missing"
+    return f"{key}: {problem['msg'].removeprefix('Value error, ')} (found {problem.get('input')!r})"
+
+
+def _section(place: list[str]) -> type[BaseModel]:
+    part: type[BaseModel] = CampaignConfig
+    for name in place:
+        annotation = part.model_fields[name].annotation if name in part.model_fields else None
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        found = [a for a in options if isinstance(a, type) and issubclass(a, BaseModel)]
+        if not found:
+            return part
+        part = found[0]
+    return part
