@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from functools import lru_cache, reduce
+from functools import cache, reduce
 from math import gcd
 
 from naica.errors import InputError
@@ -99,7 +99,7 @@ def chemical_system(counts: Mapping[str, float] | Iterable[str]) -> str:
     return "-".join(sorted(set(counts)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _order(name: str) -> tuple[float, str]:
     x = element(name).electronegativity
     return (x if x is not None else 99.0, name)

@@ -95,17 +95,18 @@ def to_pymatgen(crystal: Crystal) -> Structure | Molecule:
     if "oxidation_state" in sites:
         species = _species(crystal.symbols, sites.pop("oxidation_state"))
     properties = {k: v for k, v in crystal.info.items() if k not in ("site_properties", "charge", "spin_multiplicity")}
-    charge = crystal.info.get("charge")
+    charge: Any = crystal.info.get("charge")
     if not crystal.pbc.any():
         return Molecule(
             species,
             crystal.positions,
-            charge=charge,
+            charge=charge or 0,
             spin_multiplicity=crystal.info.get("spin_multiplicity"),
             site_properties=sites,
             properties=properties,
         )
-    lattice = Lattice(full_cell(crystal), pbc=tuple(bool(p) for p in crystal.pbc))
+    a, b, c = (bool(p) for p in crystal.pbc)
+    lattice = Lattice(full_cell(crystal), pbc=(a, b, c))
     return Structure(
         lattice, species, crystal.positions, coords_are_cartesian=True, charge=charge, site_properties=sites, properties=properties
     )
@@ -123,7 +124,8 @@ def from_pymatgen(structure: Structure | Molecule) -> Crystal:
     Raises
     ------
     InputError
-        If a site is shared or partly empty (disorder): `Crystal` holds whole atoms only. The message names the site. Also for dummy species.
+        If a site is shared or partly empty (disorder), since `Crystal` holds whole atoms only; the message names the site. Also for
+        dummy species.
     """
     if not hasattr(structure, "site_properties") or not hasattr(structure, "cart_coords"):
         raise InputError(f"expected a pymatgen Structure or Molecule, found {type(structure).__name__}")
@@ -145,9 +147,10 @@ def from_pymatgen(structure: Structure | Molecule) -> Crystal:
     if getattr(structure, "_charge", None):
         info["charge"] = structure.charge
     if lattice is None:
-        if structure.spin_multiplicity not in (None, 1):
-            info["spin_multiplicity"] = structure.spin_multiplicity
-        return Crystal(np.array(numbers), structure.cart_coords, np.zeros((3, 3)), False, info)
+        spin = getattr(structure, "_spin_multiplicity", None)
+        if spin is not None:
+            info["spin_multiplicity"] = spin
+        return Crystal(np.array(numbers), structure.cart_coords, np.zeros((3, 3)), np.zeros(3, dtype=bool), info)
     return Crystal(np.array(numbers), structure.cart_coords, lattice.matrix, lattice.pbc, info)
 
 
@@ -279,12 +282,28 @@ def closest_pair(crystal: Crystal) -> tuple[int, int, float]:
     return i, int(other[i] % n), float(nearest[i])
 
 
-def _wrapped_images(crystal: Crystal) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Atoms wrapped into a reduced cell (n, 3), and the same with their 26 images (27 n, 3), the atoms themselves first."""
+def image_distances(crystal: Crystal, site: int, reach: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Atoms within `reach` Å of a site, periodic images one by one: their indices (m,) and distances (m,) in Å; not the site itself."""
+    points = images = crystal.positions
+    if crystal.pbc.any():
+        points, images = _wrapped_images(crystal, reach)
+    distances = np.linalg.norm(images - points[site], axis=1)
+    near = np.flatnonzero(distances <= reach)
+    near = near[near != site]
+    return near % len(crystal), distances[near]
+
+
+def _wrapped_images(crystal: Crystal, reach: float = 0.0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Atoms wrapped into a reduced cell (n, 3), and the same with their images (m n, 3), the atoms themselves first.
+
+    Images cover the 26 neighbouring cells, or more if `reach` Å around every atom asks for it.
+    """
     cell = reduced_cell(crystal)
+    heights = 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+    ranges = [sorted(range(-m, m + 1), key=abs) for m in np.maximum(1, np.ceil(reach / heights)).astype(int)]
     frac = np.linalg.solve(cell.T, crystal.positions.T).T
     wrapped = (frac - np.floor(frac)) @ cell
-    steps = np.stack(np.meshgrid([0, -1, 1], [0, -1, 1], [0, -1, 1], indexing="ij"), axis=-1).reshape(-1, 3)
+    steps = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)
     return wrapped, (wrapped[None] + (steps @ cell)[:, None]).reshape(-1, 3)
 
 

@@ -17,7 +17,7 @@ from naica.structure.elements import element, symbol
 
 if TYPE_CHECKING:
     from ase import Atoms
-    from pymatgen.core import Structure
+    from pymatgen.core import Molecule, Structure
 
 Array = NDArray[np.float64]
 _HASH_STEP = 1e-6
@@ -49,7 +49,7 @@ class Crystal:
     numbers: NDArray[np.int64]
     positions: Array
     cell: Array = field(default_factory=lambda: np.zeros((3, 3)))
-    pbc: NDArray[np.bool_] | None = None
+    pbc: NDArray[np.bool_] = field(default=None)  # type: ignore[arg-type]  # filled in below
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -85,7 +85,7 @@ class Crystal:
         return convert.from_ase(atoms)
 
     @classmethod
-    def from_pymatgen(cls, structure: Structure) -> Crystal:
+    def from_pymatgen(cls, structure: Structure | Molecule) -> Crystal:
         """From a pymatgen ``Structure`` or ``Molecule`` with full occupancies."""
         from naica.structure import convert
 
@@ -97,7 +97,7 @@ class Crystal:
 
         return convert.to_ase(self)
 
-    def to_pymatgen(self) -> Structure:
+    def to_pymatgen(self) -> Structure | Molecule:
         """As pymatgen ``Structure`` (or ``Molecule`` without periodicity)."""
         from naica.structure import convert
 
@@ -164,7 +164,7 @@ class Crystal:
         """
         if self.volume == 0:
             raise InputError("this structure has no full cell; fractional coordinates do not exist")
-        return np.linalg.solve(self.cell.T, self.positions.T).T
+        return np.asarray(np.linalg.solve(self.cell.T, self.positions.T).T, dtype=np.float64)
 
     # --- others like it -------------------------------------------------------------------------------------------------
     def replace(self, **changes: Any) -> Crystal:

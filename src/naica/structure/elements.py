@@ -1,7 +1,7 @@
 """The periodic table as naica uses it: one small table, read once.
 
 Values: Pauling electronegativity, ASE's covalent radii (Cordero et al., Dalton Trans. 2008, 2832), Shannon-type average ionic
-radii, common and ICSD oxidation states, collected from pymatgen and ASE into ``elements.csv``.
+radii, common and ICSD oxidation states and how often each occurs in ICSD, collected from pymatgen and ASE into ``elements.csv``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from naica.errors import InputError
 
 @dataclass(frozen=True)
 class Element:
-    """One element. Radii in Å, mass in amu; `electronegativity` is infinite-free: None where Pauling gave none."""
+    """One element. Radii in Å, mass in amu; `electronegativity` is None where Pauling gave none."""
 
     number: int
     symbol: str
@@ -32,6 +32,7 @@ class Element:
     oxidation_states: tuple[int, ...]
     icsd_oxidation_states: tuple[int, ...]
     ionic_radii: Mapping[int, float]
+    icsd_counts: Mapping[int, int]
 
     @property
     def is_metal(self) -> bool:
@@ -49,7 +50,7 @@ def _ints(text: str) -> tuple[int, ...]:
 @cache
 def table() -> tuple[Element, ...]:
     """All elements, hydrogen (index 0) to lawrencium (index 102)."""
-    with (files("naica.structure") / "elements.csv").open(newline="") as handle:
+    with (files("naica.structure") / "elements.csv").open(encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     return tuple(
         Element(
@@ -65,6 +66,7 @@ def table() -> tuple[Element, ...]:
             oxidation_states=_ints(r["oxidation_states"]),
             icsd_oxidation_states=_ints(r["icsd_oxidation_states"]),
             ionic_radii={int(k): float(v) for k, v in (t.split(":") for t in r["ionic_radii"].split())},
+            icsd_counts={int(k): int(v) for k, v in (t.split(":") for t in r["icsd_counts"].split())},
         )
         for r in rows
     )

@@ -312,7 +312,8 @@ def _cif_text(crystal: Crystal) -> str:
 
     if not crystal.pbc.all():
         raise InputError(f"a CIF needs three periodic directions; {crystal!r} has pbc {crystal.pbc.tolist()}. Use .xyz or .json")
-    return str(CifWriter(to_pymatgen(crystal.replace(info={})), significant_figures=10))
+    structure: Any = to_pymatgen(crystal.replace(info={}))
+    return str(CifWriter(structure, significant_figures=10))
 
 
 def _json_text(frames: list[Crystal]) -> str:
