@@ -47,7 +47,8 @@ class Split:
             twice = unique[times > 1]
             where = {name for name in PARTS if np.isin(twice, getattr(self, name)).any()}
             raise InputError(
-                f"this split is not disjoint: {len(twice)} rows occur more than once (row {int(twice[0])} first; in {', '.join(sorted(where))})"
+                f"this split is not disjoint: {len(twice)} rows occur more than once "
+                f"(row {int(twice[0])} first; in {', '.join(sorted(where))})"
             )
         if len(rows) and rows.min() < 0:
             raise InputError(f"this split holds the negative row number {int(rows.min())}; rows count from 0")
