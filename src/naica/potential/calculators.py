@@ -1,0 +1,121 @@
+"""Energies and forces by name: ASE calculators, the level of theory each stands for, and the elements each knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from naica.data.labels import Level
+from naica.errors import ConfigError, MissingPart
+from naica.structure.elements import symbol
+
+if TYPE_CHECKING:
+    from ase.calculators.calculator import Calculator
+
+
+@dataclass(frozen=True)
+class Known:
+    """One named calculator: how to make it, what its energies mean, which elements it knows."""
+
+    make: Callable[[], Calculator]
+    level: Callable[[], Level]
+    elements: tuple[str, ...]
+
+
+def calculator(name: str) -> Calculator:
+    """The calculator called `name`: ``emt``, ``chgnet``, or ``package.module:factory`` (called without arguments).
+
+    Each process makes it once and shares it; calculators here are cheap to attach to one structure after the other.
+
+    Raises
+    ------
+    ConfigError
+        For unknown names; MissingPart where the calculator's package is not installed.
+    """
+    return _made(name)
+
+
+def level_of(name: str) -> Level:
+    """The level of theory of a calculator's energies. A potential's estimate never equals the DFT it was trained on."""
+    if name in CALCULATORS:
+        return CALCULATORS[name].level()
+    factory(name)
+    return Level(functional=name, code=name.partition(":")[0])
+
+
+def elements_of(name: str) -> tuple[str, ...] | None:
+    """Symbols a calculator knows; None where it does not say."""
+    return CALCULATORS[name].elements if name in CALCULATORS else None
+
+
+def factory(name: str) -> Callable[..., object]:
+    """The callable behind ``package.module:name``.
+
+    Raises
+    ------
+    ConfigError
+        If the text has no colon, the module cannot be imported or has no such name.
+    """
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        near = get_close_matches(name, CALCULATORS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(f"unknown calculator {name!r}; {hint}known: {', '.join(CALCULATORS)}, or package.module:factory")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"cannot load {name!r}: {error}; expected an importable package.module:factory") from error
+    if not callable(found):
+        raise ConfigError(f"{name!r} is a {type(found).__name__}, not something to call")
+    return found
+
+
+@cache
+def _made(name: str) -> Calculator:
+    return CALCULATORS[name].make() if name in CALCULATORS else factory(name)()  # type: ignore[return-value]
+
+
+def _emt() -> Calculator:
+    from ase.calculators.emt import EMT
+
+    return EMT()
+
+
+def _emt_level() -> Level:
+    return Level(functional="EMT (effective-medium potential, ASE parameters)", code="ase", version=_version("ase"))
+
+
+def _chgnet() -> Calculator:
+    try:
+        from naica.potential.chgnet import make
+    except ModuleNotFoundError as error:
+        raise MissingPart(f"the potential CHGNet is not installed ({error}); pip install 'naica[chgnet]'") from error
+    return make()
+
+
+def _chgnet_level() -> Level:
+    # the energies estimate Materials Project's mixture of PBE and PBE+U after its MP2020 corrections, on which CHGNet was trained
+    return Level(functional="CHGNet-0.3.0 (estimates PBE/PBE+U with MP2020 mixing)", code="chgnet", version=_version("chgnet"))
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+# EMT: the elements ASE has parameters for that were fitted to metals (H, C, N, O there serve demonstrations only)
+_EMT_ELEMENTS = ("Al", "Ni", "Cu", "Pd", "Ag", "Pt", "Au")
+# the 89 elements of MPtrj, CHGNet's training set: hydrogen to plutonium without Po, At, Rn, Fr, Ra (Deng et al. 2023)
+_CHGNET_ELEMENTS = tuple(symbol(z) for z in range(1, 95) if z not in (84, 85, 86, 87, 88))
+
+CALCULATORS: Mapping[str, Known] = {
+    "emt": Known(_emt, _emt_level, _EMT_ELEMENTS),
+    "chgnet": Known(_chgnet, _chgnet_level, _CHGNET_ELEMENTS),
+}
