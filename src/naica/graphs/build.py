@@ -93,7 +93,7 @@ def composition_batch(counts: NDArray[np.integer], numbers: NDArray[np.integer],
 def build_edges(flat: Flat, spec: GraphSpec, progress: Callable[[int, int], None] | None = None) -> Built:
     """The edges of all crystals, in chunks of some thousand atoms; a crystal that can have none is noted and skipped."""
     degrees, senders, vectors = [], [], []
-    rejected: dict[int, str] = {}
+    rejected = flat.complaints() if spec.kind != "composition" else {}
     offsets = flat.offsets
     for first, last in _chunks(flat.counts):
         found = [_of_one(flat, row, offsets, spec, rejected) for row in range(first, last)]
@@ -132,16 +132,14 @@ _NOTHING = Edges(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 3)),
 
 
 def _of_one(flat: Flat, row: int, offsets: NDArray[np.int64], spec: GraphSpec, rejected: dict[int, str]) -> Edges:
-    if spec.kind == "composition":
+    if spec.kind == "composition" or row in rejected:
         return _NOTHING
-    positions = flat.positions[offsets[row] : offsets[row + 1]]
-    reason = flat.complaint(row, positions)
-    if reason is None:
-        try:
-            if spec.kind == "nearest":
-                return enough(positions, flat.cells[row], flat.pbc[row], spec.cutoff, spec.neighbours)
-            return within(positions, flat.cells[row], flat.pbc[row], spec.cutoff)
-        except InputError as error:
-            reason = str(error)
-    rejected[row] = reason
-    return _NOTHING
+    positions, pbc = flat.positions[offsets[row] : offsets[row + 1]], flat.pbc[row]
+    try:
+        if spec.kind == "radius":
+            return within(positions, flat.cells[row], pbc, spec.cutoff)
+        density = len(positions) / flat.volumes[row] if pbc.all() else None
+        return enough(positions, flat.cells[row], pbc, spec.cutoff, spec.neighbours, density)
+    except InputError as error:
+        rejected[row] = str(error)
+        return _NOTHING

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,17 +44,24 @@ class Flat:
             sha.update(np.ascontiguousarray(array, dtype=kind).tobytes())
         return sha.hexdigest()[:32]
 
-    def complaint(self, row: int, positions: NDArray[np.float64]) -> str | None:
-        """Why this crystal can have no graph, or None. Tables hold whatever was written into them, so this is asked again."""
-        cell, pbc = self.cells[row], self.pbc[row]
-        if len(positions) == 0:
-            return "no atoms"
-        if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
-            return "positions or cell hold NaN or infinite numbers"
-        rows = cell[pbc]
-        if len(rows) and np.linalg.det(rows @ rows.T) <= 1e-12:
-            return "the periodic cell has no volume"
-        return None
+    @cached_property
+    def volumes(self) -> NDArray[np.float64]:
+        """(B) Cell volumes in Å³; 0 where a direction does not repeat and no lattice vector is given."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            return np.abs(np.linalg.det(self.cells))
+
+    def complaints(self) -> dict[int, str]:
+        """Rows that can have no graph, and why. Tables hold whatever was written into them, so this is asked here again."""
+        finite = np.isfinite(self.cells).all(axis=(1, 2))
+        bad_atoms = np.flatnonzero(~np.isfinite(self.positions).all(axis=1))
+        finite[np.searchsorted(self.offsets, bad_atoms, side="right") - 1] = False
+        found = {int(row): "positions or cell hold NaN or infinite numbers" for row in np.flatnonzero(~finite)}
+        found.update({int(row): "no atoms" for row in np.flatnonzero(self.counts == 0)})
+        for row in np.flatnonzero(finite & ((self.volumes <= 1e-6) | ~self.pbc.all(axis=1))):
+            periodic = self.cells[row][self.pbc[row]]
+            if len(periodic) and np.linalg.det(periodic @ periodic.T) <= 1e-12:
+                found[int(row)] = "the periodic cell has no volume"
+        return found
 
 
 def flatten(source: Any) -> Flat:

@@ -6,6 +6,8 @@ Nothing here is done per atom in Python. Vectors are ``r_ij = r_j − r_i + S·c
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,7 @@ _GRID = 1e-8
 _COARSE = 1e-6
 _DISTANCE_MIN = 1e-6
 # a sphere that would hold this many times the wanted neighbours at the crystal's mean density is searched first
-_FIRST_GUESS = 2.2
+_FIRST_GUESS = 1.8
 _GROWTH = 1.35
 
 
@@ -93,37 +95,48 @@ def within(positions: Floats, cell: Floats, pbc: NDArray[np.bool_], cutoff: floa
 def _search(
     positions: Floats, cell: Floats, pbc: NDArray[np.bool_], cutoff: float
 ) -> tuple[Ints, Ints, Floats, Floats, tuple[Floats, Floats]]:
+    find = _kernel()
+    points, lattice = periodic_frame(positions, cell, pbc, cutoff)
+    points, lattice = np.ascontiguousarray(points, dtype=np.float64), np.ascontiguousarray(lattice, dtype=np.float64)
+    receiver, sender, image, length = find(points, points, float(cutoff), _ALL, lattice, 1e-8)
+    keep = length > _DISTANCE_MIN
+    extra = len(length) - len(points) - int(np.count_nonzero(keep))
+    if extra:
+        raise InputError(f"{extra // 2} pairs of atoms sit on the same place; expected every two atoms apart")
+    return receiver[keep], sender[keep], image[keep], length[keep], (points, lattice)
+
+
+@cache
+def _kernel() -> Any:
+    """Pymatgen's compiled search, loaded on first use."""
     from pymatgen.optimization.neighbors import find_points_in_spheres
 
-    frame = periodic_frame(positions, cell, pbc, cutoff) if not pbc.all() else (positions, cell)
-    points = np.ascontiguousarray(frame[0], dtype=np.float64)
-    lattice = np.ascontiguousarray(frame[1], dtype=np.float64)
-    receiver, sender, image, length = find_points_in_spheres(points, points, float(cutoff), _ALL, lattice, 1e-8)
-    keep = length > _DISTANCE_MIN
-    if np.count_nonzero(keep) != len(length) - len(points):
-        raise InputError(f"{(len(length) - len(points) - np.count_nonzero(keep)) // 2 or 'some'} pairs of atoms sit on the same place")
-    return receiver[keep], sender[keep], image[keep], length[keep], frame
+    return find_points_in_spheres
 
 
 _ALL = np.ones(3, dtype=np.int64)
 
 
-def enough(positions: Floats, cell: Floats, pbc: NDArray[np.bool_], cutoff: float, neighbours: int) -> Edges:
+def enough(
+    positions: Floats, cell: Floats, pbc: NDArray[np.bool_], cutoff: float, neighbours: int, density: float | None = None
+) -> Edges:
     """Edges of one structure that hold, for every atom, at least its `neighbours` nearest with all their ties (within `cutoff`).
 
     The search starts with a sphere that is just large enough at the mean density and grows, because a sphere of 8 Å holds ten
-    times more atoms than the twelve that are wanted.
+    times more atoms than the twelve that are wanted. Edges come in no order.
+
+    Parameters
+    ----------
+    density : atoms per Å³; without it (nothing periodic has no density) the whole sphere is searched at once
     """
     n = len(positions)
     radius = cutoff
-    if pbc.all():
-        density = n / abs(np.linalg.det(cell))
+    if density is not None:
         radius = min(cutoff, (3 * _FIRST_GUESS * neighbours / (4 * np.pi * density)) ** (1 / 3))
     while True:
         receiver, sender, image, length, (points, lattice) = _search(positions, cell, pbc, radius)
         if radius >= cutoff or _complete(receiver, length, n, neighbours, radius):
-            vector = points[sender] - points[receiver] + image @ lattice
-            return Edges(receiver, sender, vector, length)
+            return Edges(receiver, sender, points[sender] - points[receiver] + image @ lattice, length)
         radius = min(cutoff, radius * _GROWTH)
 
 
