@@ -40,7 +40,7 @@ class Element:
         return self.symbol not in _NOT_METAL
 
 
-_NOT_METAL = frozenset("H He B C N O F Ne Si P S Cl Ar Ge As Se Br Kr Sb Te I Xe At Rn Og Ts".split())
+_NOT_METAL = frozenset("H He B C N O F Ne Si P S Cl Ar Ge As Se Br Kr Sb Te I Xe At Rn Og Ts".split())  # noqa: SIM905
 
 
 def _ints(text: str) -> tuple[int, ...]:

@@ -8,8 +8,8 @@ Only the formula is asked. Assignments that add up to zero are tried in this ord
 4. peroxides: common states with O at −1.
 
 No assignment in which a more electronegative element is positive while a less electronegative one is negative is taken while any of these
-steps offers one without (NH4NO3: N on average +1, not H at −1). Among several in one step the states that are most frequent in ICSD (sum of log shares) win, then the smaller
-numbers, so the answer never depends on order.
+steps offers one without (NH4NO3: N on average +1, not H at −1). Among several in one step the states that are most frequent in ICSD (sum
+of log shares) win, then the smaller numbers, so the answer never depends on order.
 
 Alloys (metals only) have no oxidation states and give None; a pure element is 0.
 """
