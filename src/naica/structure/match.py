@@ -1,7 +1,7 @@
 """Are two crystals the same structure? pymatgen's ``StructureMatcher`` behind cheap filters.
 
-The matcher (primitive cells, equal volumes, ltol 0.2, stol 0.3, 5°) does 440 pairs a second, so it sees only pairs that share the
-reduced formula and, by default, the prototype label. Its verdict is not transitive (A~B, A~C, B≁C occurs: materialsproject/pymatgen#4528);
+The matcher (primitive cells, equal volumes, ltol 0.2, stol 0.3, 5°) does some hundred pairs a second, so it sees only pairs that differ in
+content and share the reduced formula, and on request the prototype label. Its verdict is not transitive (A~B, A~C, B≁C occurs: materialsproject/pymatgen#4528);
 here every crystal is compared with the *representative* of each group, the first crystal in it, and joins the nearest one that
 matches. Groups therefore never chain through intermediates, and the distance to the representative is kept to be looked at.
 """
@@ -63,19 +63,19 @@ def same_structure(a: Crystal, b: Crystal, scale: bool = True) -> float | None:
     return _rms(_boxed(a), _boxed(b), scale)
 
 
-def duplicates(crystals: Sequence[Crystal], prefilter: Prefilter = "label") -> list[int]:
+def duplicates(crystals: Sequence[Crystal], prefilter: Prefilter = "formula") -> list[int]:
     """Group index per crystal; equal structures share one. See `groups` for distances and for what `prefilter` means."""
     return [int(k) for k in groups(crystals, prefilter).cluster]
 
 
-def groups(crystals: Sequence[Crystal], prefilter: Prefilter = "label") -> Groups:
+def groups(crystals: Sequence[Crystal], prefilter: Prefilter = "formula") -> Groups:
     """Sort crystals into groups of equal structures: by content hash, then inside buckets by the matcher.
 
     Parameters
     ----------
     crystals : in order of preference, since the first of a group represents it
-    prefilter : "label" compares only crystals of one reduced formula and prototype label (found at 0.1 Å); "formula" compares all of one
-        formula, slower, but finds pairs that a distortion has put into different space groups
+    prefilter : "formula" compares all crystals of one reduced formula; "label" only those that also share a prototype label (found at
+        0.1 Å): faster for many polymorphs of one formula, but blind to pairs that noise of some 0.02 Å has put into different space groups
 
     Raises
     ------
