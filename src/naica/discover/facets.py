@@ -25,7 +25,8 @@ _FLAT = 1e-14
 @dataclass(frozen=True)
 class Facets:
     """Lower facets of one hull: `planes` (F, K) distinct chemical potentials, `corners` (G, K) rows of the points that span each simplex,
-    `plane_of` (G,) which plane a simplex lies in (coplanar simplices share one)."""
+    `plane_of` (G,) which plane a simplex lies in (coplanar simplices share one).
+    """
 
     planes: Array
     corners: Index

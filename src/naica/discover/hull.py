@@ -94,7 +94,9 @@ class Hull:
         if isinstance(formulas, np.ndarray):
             amounts = np.atleast_2d(np.asarray(formulas, dtype=np.float64))
             if amounts.shape[1] != len(self.elements) or not np.all(amounts >= 0) or not np.all(amounts.sum(axis=1) > 0):
-                raise InputError(f"amounts of shape {amounts.shape}; expected (B, {len(self.elements)}), none negative, in the order {self.elements}")
+                raise InputError(
+                    f"amounts of shape {amounts.shape}; expected (B, {len(self.elements)}), none negative, in the order {self.elements}"
+                )
         else:
             items = [formulas] if isinstance(formulas, str | Mapping) else formulas
             amounts = amounts_table(items, self.elements)[1].astype(np.float64)
@@ -197,7 +199,9 @@ class Hull:
         both[len(self.counts) :, [order.index(s) for s in elements]] = fresh
         grown = Hull.__new__(Hull)
         grown._fill(order, both, np.concatenate([self.energies, energies]), self.ids + names)
-        if order == self.elements and np.all(self.above(fresh.astype(float) if not len(fresh) else _spread(fresh, elements, order), energies) >= 0):
+        if order == self.elements and np.all(
+            self.above(fresh.astype(float) if not len(fresh) else _spread(fresh, elements, order), energies) >= 0
+        ):
             # corners are kept by the row of the entry, and old rows stay where they were
             grown._faces = dict(self._faces)
         return grown
@@ -271,7 +275,9 @@ def _checked(energies_per_atom: ArrayLike, formulas: Sequence[object], ids: Sequ
     if len(bad):
         k = int(bad[0])
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-        raise InputError(f"entry {ids[k]!r} ({formulas[k]}) has energy {energies[k]}{more}; a hull needs finite energies: leave such entries out")
+        raise InputError(
+            f"entry {ids[k]!r} ({formulas[k]}) has energy {energies[k]}{more}; a hull needs finite energies: leave such entries out"
+        )
     return energies
 
 

@@ -182,7 +182,9 @@ class _Run:
         energy, forces = float(self.atoms.get_potential_energy()), np.array(self.atoms.get_forces(), dtype=np.float64)
         stress = np.array(self.atoms.get_stress(voigt=False), dtype=np.float64) if self.start.pbc.all() else None
         left = float(np.linalg.norm(forces, axis=1).max())
-        reason = "" if converged else f"not converged in {self.steps} steps: largest force {left:.3f} eV/Å, wanted {fmax:g} on atoms and cell"
+        reason = (
+            "" if converged else f"not converged in {self.steps} steps: largest force {left:.3f} eV/Å, wanted {fmax:g} on atoms and cell"
+        )
         status: Literal["converged", "not converged"] = "converged" if converged else "not converged"
         return Relaxed(status, _crystal_of(self.atoms, self.start), energy, forces, stress, earlier + self.steps, seconds, reason)
 

@@ -1,0 +1,106 @@
+"""Finished oracle calls on disk: a worker leaves its result here before it reports, so a call survives the death of who ordered it.
+
+One small JSON file per call, written aside and renamed, so a file is whole or absent. Numbers survive exactly (shortest round-trip text).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from naica.data.labels import Level
+from naica.discover.oracle import Oracle, OracleResult
+from naica.structure import Crystal
+
+_FORMAT = 1
+_SAFE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+
+
+def fingerprint(oracle: Oracle) -> str:
+    """What must agree for an old result to answer a new call: the oracle's name, level of theory and settings."""
+    return json.dumps([oracle.name, asdict(oracle.level), getattr(oracle, "settings", {})], sort_keys=True, default=str)
+
+
+@dataclass(frozen=True)
+class Spool:
+    """A folder of finished calls of one oracle."""
+
+    folder: Path
+    fingerprint: str
+
+    def path(self, key: str) -> Path:
+        """The file of a call."""
+        safe = key if _SAFE.fullmatch(key) else hashlib.sha256(key.encode()).hexdigest()[:32]
+        return self.folder / f"{safe}.json"
+
+    def put(self, key: str, asked: Crystal, result: OracleResult) -> None:
+        """Keep a finished call.
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be written; the caller still has the result.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = json.dumps({"format": _FORMAT, "key": key, "asked": asked.hash, "oracle": self.fingerprint, "result": _plain(result)})
+        aside = self.folder / f".{self.path(key).name}.{os.getpid()}"
+        try:
+            with aside.open("w", encoding="utf-8") as handle:
+                handle.write(content)
+                handle.flush()
+                os.fsync(handle.fileno())
+            aside.replace(self.path(key))
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
+
+    def get(self, key: str, asked: Crystal) -> OracleResult | None:
+        """The finished call of this key, structure and oracle; None if there is none, or if the file is another call's."""
+        try:
+            kept = json.loads(self.path(key).read_text(encoding="utf-8"))
+            same = (kept["format"], kept["key"], kept["asked"], kept["oracle"]) == (_FORMAT, key, asked.hash, self.fingerprint)
+            return _revived(kept["result"], key, asked) if same else None
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+            return None
+
+    def drop(self, key: str) -> None:
+        """Forget a call that is recorded elsewhere now."""
+        self.path(key).unlink(missing_ok=True)
+
+
+def _plain(result: OracleResult) -> dict[str, Any]:
+    crystal = result.crystal
+    return {
+        "status": result.status,
+        "reason": result.reason,
+        "energy": result.energy,
+        "forces": None if result.forces is None else np.asarray(result.forces).tolist(),
+        "stress": None if result.stress is None else np.asarray(result.stress).tolist(),
+        "seconds": result.seconds,
+        "level": asdict(result.level),
+        "attempts": result.attempts,
+        "retryable": result.retryable,
+        "crystal": None
+        if crystal is None
+        else {
+            "numbers": crystal.numbers.tolist(),
+            "positions": crystal.positions.tolist(),
+            "cell": crystal.cell.tolist(),
+            "pbc": crystal.pbc.tolist(),
+        },
+    }
+
+
+def _revived(plain: dict[str, Any], key: str, asked: Crystal) -> OracleResult:
+    atoms = plain["crystal"]
+    crystal = None if atoms is None else Crystal(atoms["numbers"], atoms["positions"], atoms["cell"], atoms["pbc"], asked.info)
+    arrays = {name: None if plain[name] is None else np.array(plain[name]) for name in ("forces", "stress")}
+    rest = {name: plain[name] for name in ("status", "reason", "energy", "seconds", "attempts", "retryable")}
+    return OracleResult(key=key, crystal=crystal, level=Level(**plain["level"]), **arrays, **rest)
