@@ -2,9 +2,9 @@
 
     python benchmarks/calibrate_volume.py [--rows 30000] [--epochs 30] [--write]
 
-Held out: formulas whose MD5 modulo 100 is 80 or more. Printed: relative volume error, median and 90th percentile, when a held-out crystal is
-scaled away and predicted back, and, for pairs of crystals of one structure type that differ by a substitution, when the volume of one is
-predicted from the other by the ratio of predictions. Beside them what plain covalent radii give.
+Held out: formulas whose MD5 modulo 100 is 80 or more. Printed: relative volume error, median and 90th percentile, when a held-out crystal
+is scaled away and predicted back, beside what plain covalent radii give; and, for pairs of held-out crystals of one prototype that differ in
+elements, when the volume of one is predicted from the volume of the other by the ratio of predictions.
 """
 
 from __future__ import annotations

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
-from naica.discover.volume import guess_volume
+from naica.discover.volume import Contacts, contact_factor, contacts, guess_volume
 from naica.errors import InputError
 from naica.structure.crystal import Crystal
 from naica.structure.elements import symbol
@@ -232,9 +233,9 @@ def _tidy_scale(scale: float) -> float:
 def realise(recipe: Recipe, parents: Mapping[str, Crystal]) -> Crystal:
     """The atoms of a recipe.
 
-    Volume: `scale` × the predicted volume. Radii predict ratios much better than absolute volumes, so the prediction is the volume of
-    the parent (or of the prototype's example compound) × predicted volume of the child / predicted volume of the parent; it is the parent's
-    own volume where nothing was replaced. Without a full cell (molecules) lengths stay as they are and `scale` must be 1.
+    Volume: `scale` × the predicted volume. Radii predict ratios better than absolute volumes, so the prediction is the volume per atom
+    of the parent (or of the prototype's example compound) × the ratio of the contact factors (`volume.guess_volume`) of child and parent;
+    it is the parent's own volume where nothing was replaced. Without a full cell (molecules) lengths stay as they are; `scale` must be 1.
 
     The result's `info` holds ``recipe`` (key), ``parent`` and ``origin``.
 
@@ -243,41 +244,66 @@ def realise(recipe: Recipe, parents: Mapping[str, Crystal]) -> Crystal:
     InputError
         If the parent is not among `parents`, or mask, map and parent do not fit each other.
     """
-    before, after = _prototype_pair(recipe) if recipe.is_prototype else _crystal_pair(recipe, parents)
     info = {"recipe": recipe.key, "parent": recipe.parent, "origin": recipe.origin}
-    if not after.pbc.all():
-        if recipe.scale != 1.0:
-            raise InputError(f"recipe {recipe.key} scales the volume of {after!r}, which has none; expected scale 1")
-        return after.replace(info=info)
-    factor = recipe.scale
-    if not np.array_equal(before.numbers, after.numbers):
-        factor *= guess_volume(after) * after.volume / (_predicted_volume_per_atom(before) * len(after))
-        factor *= before.volume / len(before) * len(after) / after.volume
-    return after.scaled(factor).replace(info=info)
+    if recipe.is_prototype:
+        sites, factor = _from_prototype(recipe)
+        numbers = sites.numbers
+    else:
+        frame = _frame(_parent(recipe, parents), recipe.supercell)
+        sites, numbers = frame.sites, _replaced(recipe, frame.sites)
+        factor = 1.0 if frame.pairs is None or not recipe.species else contact_factor(frame.pairs, numbers) / frame.factor
+    if not sites.pbc.all() and recipe.scale != 1.0:
+        raise InputError(f"recipe {recipe.key} scales the volume of {sites!r}, which has none; expected scale 1")
+    stretch = (factor * recipe.scale) ** (1 / 3)
+    return Crystal(numbers, sites.positions * stretch, sites.cell * stretch, sites.pbc, info)
 
 
-@lru_cache(maxsize=4096)
-def _predicted_volume_per_atom(parent: Crystal) -> float:
-    """Cached, because one parent has many children."""
-    return guess_volume(parent) * parent.volume / len(parent)
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """The sites of a parent in a supercell, their contacts (None without a full cell) and the parent's own contact factor."""
+
+    sites: Crystal
+    pairs: Contacts | None
+    factor: float
 
 
-def _prototype_pair(recipe: Recipe) -> tuple[Crystal, Crystal]:
-    """The example compound of the prototype, and the same structure with the recipe's elements."""
-    from naica.structure.prototypes import prototype
+@lru_cache(maxsize=512)
+def _frame(parent: Crystal, supercell: tuple[int, ...]) -> _Frame:
+    """Kept, because one parent has many children that differ in their elements only."""
+    sites = parent.supercell(np.reshape(supercell, (3, 3)) if len(supercell) == 9 else supercell) if supercell else parent
+    if not sites.pbc.all():
+        return _Frame(sites, None, 1.0)
+    pairs = contacts(sites)
+    return _Frame(sites, pairs, contact_factor(pairs, sites.numbers))
 
-    found = prototype(recipe.name)
-    child = found.crystal([symbol(z) for _, z in recipe.species])
-    return found.crystal(), child.supercell(_matrix(recipe)) if recipe.supercell else child
 
-
-def _crystal_pair(recipe: Recipe, parents: Mapping[str, Crystal]) -> tuple[Crystal, Crystal]:
-    """The parent (in the recipe's supercell) and the same sites with the new elements."""
+def _parent(recipe: Recipe, parents: Mapping[str, Crystal]) -> Crystal:
     try:
-        parent = parents[recipe.parent]
+        return parents[recipe.parent]
     except KeyError:
         raise InputError(f"parent {recipe.parent} of recipe {recipe.key} is not among the {len(parents)} given crystals") from None
-    before = parent.supercell(_matrix(recipe)) if recipe.supercell else parent
+
+
+@lru_cache(maxsize=512)
+def _example_factor(name: str) -> float:
+    """Predicted over real volume of the example compound of a prototype."""
+    from naica.structure.prototypes import prototype
+
+    return guess_volume(prototype(name).crystal())
+
+
+def _from_prototype(recipe: Recipe) -> tuple[Crystal, float]:
+    """The prototype with the recipe's elements, and the factor from the volume it came with to the predicted one."""
+    from naica.structure.prototypes import prototype
+
+    child = prototype(recipe.name).crystal([symbol(z) for _, z in recipe.species])
+    frame = _frame(child, recipe.supercell)
+    # V_example × P_child / P_example with the predictions P = factor × own volume; both volumes of the example cancel
+    return frame.sites, 1.0 if frame.pairs is None else frame.factor / _example_factor(recipe.name)
+
+
+def _replaced(recipe: Recipe, before: Crystal) -> NDArray[np.int64]:
+    """(n,) atomic numbers after the species map was applied to the masked sites."""
     sites = np.array(recipe.mask, dtype=int) if recipe.mask else np.arange(len(before))
     if sites[-1] >= len(before):
         raise InputError(f"mask of recipe {recipe.key} names site {sites[-1]} of a cell of {len(before)} atoms")
@@ -285,15 +311,11 @@ def _crystal_pair(recipe: Recipe, parents: Mapping[str, Crystal]) -> tuple[Cryst
     for old, z in recipe.species:
         new[old] = z
     numbers = before.numbers.copy()
-    numbers[sites] = new[numbers[sites]]
-    unmapped = [old for old, _ in recipe.species if old not in before.numbers[sites]]
-    if unmapped or (recipe.mask and np.any(numbers[sites] == before.numbers[sites])):
+    numbers[sites] = new[before.numbers[sites]]
+    present = set(before.numbers[sites].tolist())
+    if any(old not in present for old, _ in recipe.species) or (recipe.mask and np.any(numbers[sites] == before.numbers[sites])):
         raise InputError(
             f"recipe {recipe.key} replaces {[symbol(a) for a, _ in recipe.species]} on {'masked' if recipe.mask else 'all'} sites of"
             f" {before!r}; expected every replaced element there, and nothing else under the mask"
         )
-    return before, before.replace(numbers=numbers)
-
-
-def _matrix(recipe: Recipe) -> np.ndarray | tuple[int, ...]:
-    return np.reshape(recipe.supercell, (3, 3)) if len(recipe.supercell) == 9 else recipe.supercell
+    return numbers

@@ -69,7 +69,8 @@ def _radii() -> _Radii:
     rows = np.zeros((104, 5))
     for e in table():
         rows[e.number] = raw["radii"].get(e.symbol, [e.covalent_radius, 0.0, 0.0, 0.0, 0.0])[:5]
-    return _Radii(raw["hardness"], *rows.T, electronegativity=electronegativities())
+    a, b, c, low, high = rows.T
+    return _Radii(raw["hardness"], a, b, c, low, high, electronegativities())
 
 
 def contacts(crystal: Crystal) -> Contacts:
