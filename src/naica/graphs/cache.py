@@ -12,7 +12,7 @@ import tempfile
 import warnings
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,7 @@ def read(path: Path, spec: GraphSpec, digest: str) -> GraphSet | None:
         warnings.warn(f"graph cache {path} belongs to other crystals or another graph; building it again", UserWarning, stacklevel=3)
         return None
     rejected = {int(row): reason for row, reason in header["rejected"].items()}
-    return GraphSet(spec, header["ids"], *(arrays[name] for name in _ARRAYS), rejected=rejected)
+    return GraphSet(spec, header["ids"], rejected=rejected, **arrays)
 
 
 def _open(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -60,7 +60,7 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     if path.stat().st_size != begin + header["bytes"]:
         raise ValueError(f"{path.stat().st_size} bytes; its header promises {begin + header['bytes']}")
     whole = np.memmap(path, dtype=np.uint8, mode="r", offset=begin, shape=(header["bytes"],)) if header["bytes"] else np.zeros(0, np.uint8)
-    if zlib.crc32(whole) != header["crc32"]:
+    if zlib.crc32(_bytes(whole)) != header["crc32"]:
         raise ValueError("its checksum does not fit")
     arrays = {}
     for name in _ARRAYS:
@@ -115,7 +115,12 @@ def write(path: Path, graphs: GraphSet, digest: str) -> None:
 
 def _pieces(array: NDArray[Any]) -> tuple[memoryview, bytes]:
     """The bytes of an array and the zeros that align the next one."""
-    return memoryview(array.reshape(-1).view(np.uint8)), b"\0" * (_aligned(array.nbytes) - array.nbytes)
+    return _bytes(array.reshape(-1).view(np.uint8)), b"\0" * (_aligned(array.nbytes) - array.nbytes)
+
+
+def _bytes(array: NDArray[np.uint8]) -> memoryview:
+    """The memory of an array, not copied."""
+    return memoryview(cast(Any, array))
 
 
 def _aligned(size: int) -> int:

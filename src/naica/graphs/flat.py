@@ -52,7 +52,7 @@ class Flat:
 
     def complaints(self) -> dict[int, str]:
         """Rows that can have no graph, and why. Tables hold whatever was written into them, so this is asked here again."""
-        finite = np.isfinite(self.cells).all(axis=(1, 2))
+        finite: NDArray[np.bool_] = np.asarray(np.isfinite(self.cells).all(axis=(1, 2)))
         bad_atoms = np.flatnonzero(~np.isfinite(self.positions).all(axis=1))
         finite[np.searchsorted(self.offsets, bad_atoms, side="right") - 1] = False
         found = {int(row): "positions or cell hold NaN or infinite numbers" for row in np.flatnonzero(~finite)}

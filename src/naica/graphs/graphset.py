@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class GraphSet:
         degrees: NDArray[Any],
         senders: NDArray[Any],
         vectors: NDArray[Any],
-        rejected: dict[int, str] | None = None,
+        rejected: Mapping[int, str] | None = None,
     ) -> None:
         self.spec, self.ids, self.counts, self.numbers = spec, ids, counts, numbers
         self.degrees, self.senders, self.vectors = degrees, senders, vectors
@@ -121,10 +121,11 @@ class GraphSet:
             return _by_element(counts, numbers)
         edge_counts = self._edge_start[index + 1] - self._edge_start[index]
         edges = _ranges(self._edge_start[index], edge_counts)
-        vector = torch.from_numpy(self.vectors[edges])
+        # a slice of a memory map is read-only: batches own their numbers
+        vector = torch.from_numpy(self.vectors[edges].copy() if isinstance(edges, slice) else self.vectors[edges])
         first = np.cumsum(counts) - counts
         n = int(counts.sum())
-        degrees = self._uniform if self._uniform is not None else self.degrees[atoms]
+        degrees = self.degrees[atoms]
         n_atoms = torch.from_numpy(counts)
         tensors = {
             "number": torch.from_numpy(numbers.astype(np.int64)),
@@ -136,9 +137,9 @@ class GraphSet:
             "edge_vector": vector,
             "edge_length": torch.linalg.vector_norm(vector, dim=1),
         }
-        if self._uniform is not None or len(degrees) == 0:
+        if self._uniform is not None:
             return Batch(tensors, self._uniform)
-        return Batch(tensors, int(degrees[0]) if (degrees == degrees[0]).all() else None)
+        return Batch(tensors, int(degrees[0]) if len(degrees) and (degrees == degrees[0]).all() else None)
 
     def _checked(self, rows: Sequence[int] | NDArray[Any]) -> NDArray[np.int64]:
         index = np.atleast_1d(np.asarray(rows))

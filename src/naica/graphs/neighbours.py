@@ -117,9 +117,7 @@ def _kernel() -> Any:
 _ALL = np.ones(3, dtype=np.int64)
 
 
-def enough(
-    positions: Floats, cell: Floats, pbc: NDArray[np.bool_], cutoff: float, neighbours: int, density: float | None = None
-) -> Edges:
+def enough(positions: Floats, cell: Floats, pbc: NDArray[np.bool_], cutoff: float, neighbours: int, density: float | None = None) -> Edges:
     """Edges of one structure that hold, for every atom, at least its `neighbours` nearest with all their ties (within `cutoff`).
 
     The search starts with a sphere that is just large enough at the mean density and grows, because a sphere of 8 Å holds ten
@@ -162,8 +160,7 @@ def nearest(edges: Edges, numbers: NDArray[np.integer], neighbours: int) -> Edge
     """
     n = len(numbers)
     grid = np.rint(edges.length / _GRID).astype(np.int64)
-    # one key, one sort: 31 bits hold 21 Å on the grid, the receiver stands above them
-    order = np.argsort((edges.receiver << 31) | grid)
+    order = _by_receiver_and_length(edges.receiver, grid, n)
     receiver = edges.receiver[order]
     degree = np.bincount(receiver, minlength=n)
     start = np.cumsum(degree) - degree
@@ -173,6 +170,17 @@ def nearest(edges: Edges, numbers: NDArray[np.integer], neighbours: int) -> Edge
     if len(cut):
         order = _break_ties(edges, numbers, grid, order, kept, cut)
     return edges.take(order[kept])
+
+
+def _by_receiver_and_length(receiver: Ints, grid: Ints, n: int) -> Ints:
+    """The stable order by receiver, then length. One integer holds both and the place, so that one plain sort does it."""
+    key = (receiver << 31) | grid  # 31 bits hold 21 Å on the grid
+    place_bits = len(key).bit_length()
+    if n.bit_length() + 31 + place_bits > 63:
+        return np.argsort(key, kind="stable")
+    key = (key << place_bits) | np.arange(len(key))
+    key.sort()
+    return key & ((1 << place_bits) - 1)
 
 
 def _break_ties(edges: Edges, numbers: NDArray[np.integer], grid: Ints, order: Ints, kept: NDArray[np.bool_], cut: Ints) -> Ints:

@@ -16,7 +16,7 @@ features folded in: any such map is a table over the elements, and a table is a 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,17 +42,23 @@ class GatedConvolution(nn.Module):
         """Atom features (N, C), edge features (E, ·) → (N, C)."""
         gate, core = self._edge_values(atoms, edges, batch).chunk(2, dim=1)
         message = sum_edges(torch.sigmoid(gate) * F.softplus(core), batch)
-        return F.softplus(atoms + self.norm_atoms(message))
+        return F.softplus(atoms + self._normed(message))
+
+    def _normed(self, message: Tensor) -> Tensor:
+        norm = self.norm_atoms
+        # a batch norm cannot learn from fewer than two rows
+        if self.training and len(message) > 1:
+            return norm(message)
+        return F.batch_norm(message, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
 
     def _edge_values(self, atoms: Tensor, edges: Tensor, batch: Batch) -> Tensor:
         norm = self.norm_edges
-        if self.training:
-            values = self.linear(atoms, atoms, edges, batch)
-            # a batch norm cannot learn from fewer than two rows
-            return norm(values) if len(values) > 1 else F.batch_norm(values, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        if self.training and len(edges) > 1:
+            return norm(self.linear(atoms, atoms, edges, batch))
         # a frozen batch norm is a linear map: folded into the weights it costs nothing per edge
-        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        weight, bias = self.linear.weight * scale[:, None], (self.linear.bias - norm.running_mean) * scale + norm.bias
+        mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+        scale = norm.weight * torch.rsqrt(variance + norm.eps)
+        weight, bias = self.linear.weight * scale[:, None], (self.linear.bias - mean) * scale + norm.bias
         return self.linear.mapped(weight, bias, atoms, atoms, edges, batch)
 
 
