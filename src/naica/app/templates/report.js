@@ -1,0 +1,141 @@
+"use strict";
+(() => {
+  const data = (id) => JSON.parse(document.getElementById(id).textContent);
+  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+
+  // --- figures -----------------------------------------------------------------------------------------------------------
+  const figures = data("figures");
+  const themed = (layout) => {
+    const out = structuredClone(layout);
+    const [ink, soft, line] = [css("--ink"), css("--soft"), css("--line")];
+    Object.assign(out, { template: {}, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true });
+    delete out.width; delete out.height;
+    out.font = { ...out.font, color: ink, family: css("--sans"), size: 13 };
+    out.hoverlabel = { bgcolor: css("--card"), bordercolor: line, font: { color: ink, family: css("--sans") } };
+    out.legend = { ...out.legend, bgcolor: "rgba(0,0,0,0)", font: { color: ink } };
+    const axis = (a) => ({ ...a, gridcolor: line, linecolor: soft, zerolinecolor: line, tickcolor: soft, tickfont: { ...(a || {}).tickfont, color: soft }, automargin: true });
+    for (const key of Object.keys(out)) if (/^[xy]axis\d*$/.test(key)) out[key] = axis(out[key]);
+    for (const key of ["xaxis", "yaxis"]) if (!out[key] && !out.ternary) out[key] = axis({});
+    if (out.ternary) {
+      out.ternary.bgcolor = "rgba(0,0,0,0)";
+      for (const key of ["aaxis", "baxis", "caxis"]) out.ternary[key] = axis(out.ternary[key]);
+    }
+    for (const note of out.annotations || []) note.font = { ...note.font, color: soft };
+    return out;
+  };
+  const draw = () => {
+    for (const box of document.querySelectorAll(".plot")) {
+      const figure = figures[box.dataset.figure];
+      Plotly.react(box, structuredClone(figure.data), themed(figure.layout), { responsive: true, displaylogo: false, displayModeBar: "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
+    }
+  };
+  draw();
+  dark.addEventListener("change", () => { draw(); if (shown) paint(shown.viewer, shown.scene); });
+
+  // --- structures in 3D: one viewer at a time, for browsers allow few WebGL contexts ------------------------------------------
+  const scenes = data("scenes"), looks = data("looks");
+  let shown = null;
+  const hide = () => {
+    if (!shown) return;
+    shown.viewer.clear();
+    shown.viewer.getCanvas().getContext("webgl2")?.getExtension("WEBGL_lose_context")?.loseContext();
+    shown.live.remove();
+    shown.still.style.visibility = "";
+    shown.button.textContent = shown.label;
+    shown = null;
+  };
+  const edges = [[0, 1], [0, 2], [0, 4], [1, 3], [1, 5], [2, 3], [2, 6], [3, 7], [4, 5], [4, 6], [5, 7], [6, 7]];
+  const point = ([x, y, z]) => ({ x, y, z });
+  const paint = (viewer, scene) => {
+    viewer.clear();
+    viewer.setBackgroundColor(css(shown && shown.plain ? "--card" : "--wash"));
+    const model = viewer.addModel();
+    const atoms = scene.xyz.map((p, k) => ({ elem: scene.elements[k], ...point(p), serial: k, index: k, bonds: [], bondOrder: [], color: parseInt(looks[scene.elements[k]].colour.slice(1), 16) }));
+    for (const [i, j] of scene.bonds) {
+      atoms[i].bonds.push(j); atoms[i].bondOrder.push(1); atoms[j].bonds.push(i); atoms[j].bondOrder.push(1);
+    }
+    model.addAtoms(atoms);
+    for (const elem of new Set(scene.elements)) model.setStyle({ elem }, { sphere: { radius: looks[elem].radius }, stick: { radius: 0.085 } });
+    for (const [a, b] of edges) viewer.addCylinder({ start: point(scene.corners[a]), end: point(scene.corners[b]), radius: 0.025, color: css("--cell"), fromCap: 1, toCap: 1 });
+    [[4, "a"], [2, "b"], [1, "c"]].forEach(([k, text]) => {
+      const [o, e] = [scene.corners[0], scene.corners[k]];
+      viewer.addLabel(text, { position: point(e.map((v, i) => v + 0.06 * (v - o[i]))), fontColor: css("--soft"), fontSize: 15, showBackground: false, alignment: "center" });
+    });
+    viewer.render();
+  };
+  const show = (button) => {
+    const stage = button.closest(".stage"), again = shown && shown.button === button;
+    hide();
+    if (again) return;
+    const live = document.createElement("div"), still = stage.querySelector("svg");
+    live.className = "live";
+    stage.append(live);
+    let viewer = null;
+    try { viewer = $3Dmol.createViewer(live, { antialias: true, disableFog: true }); } catch (error) { viewer = null; }
+    if (!viewer || !viewer.getCanvas()) {
+      live.remove();
+      button.textContent = "3D needs WebGL, which this browser does not offer";
+      button.disabled = true;
+      return;
+    }
+    const scene = scenes[button.dataset.scene];
+    shown = { viewer, scene, live, still, button, label: button.textContent, plain: stage.dataset.plain !== undefined };
+    still.style.visibility = "hidden";
+    button.textContent = "Back to the picture";
+    paint(viewer, scene);
+    viewer.rotate(-90, "x"); viewer.rotate(-22, "y"); viewer.rotate(14, "x");
+    viewer.zoomTo(); viewer.zoom(1.05); viewer.render();
+    live.querySelector("canvas").setAttribute("aria-label", "Structure in 3D: drag to turn, scroll to zoom");
+  };
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button[data-scene]");
+    if (button) show(button);
+  });
+
+  // --- table of finds: search, sort, open ---------------------------------------------------------------------------------------
+  const table = document.getElementById("finds-table");
+  if (!table) return;
+  const body = table.tBodies[0];
+  const pairs = [...body.querySelectorAll("tr.find")].map((row) => ({ row, detail: row.nextElementSibling, text: (row.textContent + " " + row.nextElementSibling.textContent).toLowerCase() }));
+  const toggle = (button, open) => {
+    const detail = button.closest("tr").nextElementSibling;
+    const wanted = open ?? detail.hidden;
+    if (!wanted && shown && detail.contains(shown.button)) hide();
+    detail.hidden = !wanted;
+    button.setAttribute("aria-expanded", String(wanted));
+  };
+  body.addEventListener("click", (event) => {
+    const button = event.target.closest("tr.find > th button");
+    if (button) toggle(button);
+  });
+  for (const link of document.querySelectorAll("a[data-open]")) link.addEventListener("click", () => toggle(document.getElementById(link.dataset.open).querySelector("th button"), true));
+  const search = document.getElementById("search"), count = document.getElementById("count");
+  search.addEventListener("input", () => {
+    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let visible = 0;
+    for (const { row, detail, text } of pairs) {
+      const match = words.every((word) => text.includes(word));
+      row.hidden = !match;
+      if (!match) toggle(row.querySelector("th button"), false);
+      else visible += 1;
+    }
+    count.textContent = `${visible} of ${pairs.length}`;
+  });
+  table.tHead.addEventListener("click", (event) => {
+    const button = event.target.closest(".sort");
+    if (!button) return;
+    const head = button.closest("th"), column = head.cellIndex, up = head.getAttribute("aria-sort") !== "ascending";
+    for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", up ? "ascending" : "descending");
+    const value = ({ row }) => row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
+    const number = head.classList.contains("n");
+    const missing = (text) => number && (text === "" || Number.isNaN(Number(text)));
+    pairs.sort((a, b) => {
+      const [x, y] = [value(a), value(b)];
+      if (missing(x) || missing(y)) return missing(x) - missing(y);
+      return (up ? 1 : -1) * (number ? x - y : x.localeCompare(y));
+    });
+    for (const { row, detail } of pairs) body.append(row, detail);
+  });
+})();
