@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,9 @@ class Campaign:
                 self._same_campaign(ledger)
                 yield ledger
             except OSError as error:
-                raise RunError(f"{self.folder}: {error}; nothing finished is lost: give the same command again once it is mended") from error
+                raise RunError(
+                    f"{self.folder}: {error}; nothing finished is lost: give the same command again once it is mended"
+                ) from error
             finally:
                 ledger.close()
 
@@ -355,7 +357,8 @@ class _Run:
 
     def _from_table(self, number: int, jobs: Mapping[str, Any]) -> None:
         """A table answers at once, so all its answers land in one transaction."""
-        results = self.oracle.evaluate(list(jobs.values()), keys=list(jobs))  # type: ignore[call-arg]
+        told = self.oracle.evaluate(list(jobs.values()))
+        results = [replace(result, key=key) for key, result in zip(jobs, told, strict=True)]
         self.ledger.record_calls(results, number)
         self.progress(Event(number, "compute", len(jobs), len(jobs), ""))
 

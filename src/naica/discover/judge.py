@@ -24,7 +24,7 @@ class LabelJudge:
 
     def labels(self, entries: Sequence[Entry]) -> Floats:
         """The label of each entry in eV/atom."""
-        return np.array([e.energy for e in entries])
+        return np.array([e.energy / len(e.crystal) for e in entries])
 
     def distance(self, formulas: Sequence[str], labels: Floats) -> Floats:
         """The labels themselves."""

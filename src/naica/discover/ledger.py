@@ -42,7 +42,7 @@ create table if not exists stages (
 
 @dataclass(frozen=True)
 class Entry:
-    """A computed structure: what the hull and the learner are made of. `energy` in eV for the whole cell (or the label itself)."""
+    """A computed structure: what the hull and the learner are made of. `energy` in eV for the whole cell."""
 
     key: str
     round: int

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, islice
+from itertools import chain, islice, permutations
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -240,8 +240,9 @@ def _formulas(table: CrystalTable) -> list[str]:
 
 
 def _compound(text: str) -> Crystal:
-    """The structure of "formula: prototype"."""
+    """The structure of "formula: prototype", at the volume predicted for its elements."""
     from naica.structure.composition import parse_formula, reduced
+    from naica.structure.elements import element
     from naica.structure.prototypes import prototype
 
     if ":" not in text:
@@ -249,17 +250,11 @@ def _compound(text: str) -> Crystal:
     formula, name = (part.strip() for part in text.split(":", 1))
     want = reduced(parse_formula(formula))
     found = prototype(name)
-    for elements in _assignments(list(want), found):
-        crystal = found.crystal(elements)
-        if reduced(crystal.composition) == want:
-            return crystal
+    for symbols in permutations(want):
+        if len(symbols) == len(found.labels) and reduced(found.crystal(symbols).composition) == want:
+            species = tuple((label, element(s).number) for label, s in enumerate(symbols, start=1))
+            return realise(Recipe(f"prototype:{found.name}", species, origin="start"), {})
     raise ConfigError(f"[start] compounds: the prototype {name!r} ({found.formula}) has no decoration {formula}; choose another")
-
-
-def _assignments(elements: list[str], found: Any) -> Iterable[tuple[str, ...]]:
-    from itertools import permutations
-
-    return permutations(elements)
 
 
 def _read_all(name: str) -> list[Crystal]:

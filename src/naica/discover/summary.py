@@ -224,11 +224,11 @@ class _Story:
         judge = self.judge(self.n_rounds)
         separation, competing = None, []
         if isinstance(judge, HullJudge):
-            separation, phases = judge.hull.separation_phases(entry.key)
+            separation, phases = judge.hull.separation(entry.key), judge.hull.decomposition_without(entry.key)
             competing = [{"formula": self.formulas[k], "id": k, "fraction": f} for k, f in sorted(phases.items(), key=lambda p: -p[1])]
         facts: dict[str, Any] = {
             "id": entry.key, "formula": self.formulas[entry.key], "round": entry.round, "generator": candidate.origin, "arm": candidate.arm,
-            "energy": entry.energy / len(entry.crystal) if judge is None or isinstance(judge, HullJudge) else entry.energy,
+            "energy": entry.energy / len(entry.crystal),
             "formation_energy": label, "above_hull": distance, "separation_energy": separation, "predicted": candidate.value,
             "sigma": self._oracle_sigma(), "model_sigma": candidate.sigma, "competing": competing, "lineage": self._lineage(candidate),
             "level": self._head()["level"], "n_atoms": len(entry.crystal), "seconds": entry.seconds,
