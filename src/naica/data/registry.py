@@ -209,3 +209,10 @@ def _select(table: CrystalTable, ids: Sequence[str], name: str) -> CrystalTable:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise InputError(f"set {name!r} has no rows with id {', '.join(missing[:5])}{more}")
     return table.take([row[key] for key in ids])
+
+
+def pull(name: str, target: str | Path | None = None) -> Path:
+    """Fetch a set's files into `target` (default: the data root), checked by SHA-256; `naica.data.fetch.pull` does mirrors and progress."""
+    from naica.data import fetch
+
+    return fetch.pull(name, target).target

@@ -45,9 +45,10 @@ def valid_rows(
     """Which rows pass every check of `Crystal` (B,): atoms, known elements, finite numbers, volume along the periodic directions."""
     owner = np.repeat(np.arange(len(counts)), counts)
     bad_atom = (numbers < 1) | (numbers > _LAST_ELEMENT) | ~np.isfinite(positions).all(axis=1)
-    finite: NDArray[np.bool_] = np.isfinite(cells).all(axis=(1, 2))
+    finite = np.isfinite(cells.reshape(-1, 9)).all(axis=1)
     bad_atoms = np.bincount(owner[bad_atom], minlength=len(counts))
-    return (counts > 0) & (bad_atoms == 0) & finite & (gram(np.where(finite[:, None, None], cells, 0.0), pbc) > _SMALLEST_GRAM)
+    spanned = gram(np.nan_to_num(cells, nan=0.0, posinf=0.0, neginf=0.0), pbc)
+    return (counts > 0) & (bad_atoms == 0) & finite & (spanned > _SMALLEST_GRAM)
 
 
 def gram(cells: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -63,7 +63,7 @@ class CrystalTable:
         return cls.from_arrays(names, counts, numbers, positions, cells, pbc, columns, labels)
 
     @classmethod
-    def from_arrays(
+    def from_arrays(  # noqa: PLR0917
         cls,
         ids: Sequence[str],
         counts: NDArray[np.int64],
@@ -173,6 +173,19 @@ class CrystalTable:
         cells = whole["cell"].chunk(0).flatten().to_numpy().reshape(-1, 3, 3)
         pbc = whole["pbc"].chunk(0).flatten().to_numpy(zero_copy_only=False).reshape(-1, 3)
         return counts, numbers.flatten().to_numpy(), positions.flatten().to_numpy().reshape(-1, 3), cells, pbc
+
+    @property
+    def formulas(self) -> list[str]:
+        """The reduced formula of every row in the pinned format, made in flat arrays."""
+        from naica.data.formulas import formulas
+
+        return formulas(self)
+
+    def query(self, sql: str) -> CrystalTable | pa.Table:
+        """SQL over this table, called `data` in the statement; see `naica.data.query.query`."""
+        from naica.data.query import query
+
+        return query(self, sql)
 
     # --- tables from tables -------------------------------------------------------------------------------------------------
     def with_column(self, name: str, values: Sequence[Any] | NDArray[Any] | pa.Array, label: Label | None = None) -> CrystalTable:
