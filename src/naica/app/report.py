@@ -189,6 +189,7 @@ def _environment() -> Any:
         spacegroup=spacegroup,
         slug=lambda name: re.sub(r"[^A-Za-z0-9_-]+", "-", str(name)).strip("-") or "campaign",
         percent=text.percent,
+        span=text.span,
         milli=text.milli,
         signed=text.signed,
         count=text.count,

@@ -35,7 +35,7 @@ class Find:
     round: int
     generator: str
     arm: str
-    parent: str
+    parent: Any
     spacegroup: str
     separation_energy: float | None
     sigma: float | None
@@ -118,11 +118,18 @@ def _evidence(separation: float | None, sigma: float | None) -> Evidence | None:
     return Evidence("open", "within the error bar", 0)
 
 
-def _parent(lineage: Sequence[Mapping[str, str]]) -> str:
+def _parent(lineage: Sequence[Mapping[str, str]]) -> Any:
+    """The step before the find: a prototype by its name, a compound by its formula."""
+    from markupsafe import Markup
+
+    from naica.app.report import formula
+
     if len(lineage) < 2:
         return ""
     step = lineage[1]
-    return f"as {step['formula']}" if step.get("origin") == "prototype" and str(step.get("id", "")).startswith("prototype:") else f"from {step['formula']}"
+    if str(step.get("id", "")).startswith("prototype:"):
+        return f"as {step['formula']}"
+    return Markup("from {}").format(formula(step["formula"]))
 
 
 def _details(raw: Mapping[str, Any], summary: Mapping[str, Any], shown_cell: str) -> list[tuple[str, Any]]:

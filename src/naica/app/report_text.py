@@ -48,8 +48,22 @@ def duration(seconds: Any) -> str:
     left = float(seconds)
     if left < 100:
         return f"{left:.1f} s" if left < 10 else f"{left:.0f} s"
-    hours, minutes = divmod(round(left / 60), 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {round(left % 60):02d} s" if left < 600 else f"{minutes} min"
+    minutes, rest = divmod(round(left), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes < 10 else f"{minutes} min"
+
+
+def span(low: Any, high: Any) -> str:
+    """An interval of shares: ``2–35 %``."""
+    return _NONE if low is None or high is None else f"{100 * float(low):.0f}–{100 * float(high):.0f} %"
+
+
+def word(number: int) -> str:
+    """Small numbers as words, at the beginning of a sentence."""
+    words = ("None", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
+    return words[number] if number < len(words) else count(number)
 
 
 def plural(number: int, one: str, many: str = "") -> str:
@@ -97,18 +111,21 @@ def headline(summary: Summary, finds: Sequence[Find]) -> Any:
 
     from naica.app.report import formula
 
-    tried = count(_sum(summary, "computed"))
-    base = f"{tried} candidates computed with {summary['oracle']}, picked from {count(_sum(summary, 'new') or _sum(summary, 'generated'))}"
+    pool = count(_sum(summary, "new") or _sum(summary, "generated"))
+    base = f"{plural(_sum(summary, 'computed'), 'candidate')} computed with {summary['oracle']}, picked from {pool} generated."
     if not finds:
-        return f"Nothing new was found {_criterion(summary)}. {base} generated."
+        return f"Nothing new was found {_criterion(summary)}. {base}"
     names = list(dict.fromkeys(f.formula for f in finds))
     shown = Markup(joined([str(formula(n)) for n in names]))
-    if by_hull(summary):
-        clear = sum(1 for f in finds if f.evidence and f.evidence.rank == 3)
-        what = plural(len(finds), "new phase lies", "new phases lie")
-        sure = f" {clear} of them by more than twice the error bar of their energies." if len(finds) > 1 else (" It does so by more than twice its error bar." if clear else " Its depth is less than twice its error bar.")
-        return Markup("{} {}: {}.{} {}.").format(what, _criterion(summary), shown, sure, base)
-    return Markup("{} {}, among them {}. {}.").format(plural(len(finds), "find"), _criterion(summary), shown, base)
+    if not by_hull(summary):
+        return Markup("{} {}, among them {}. {}").format(plural(len(finds), "find"), _criterion(summary), shown, base)
+    clear = sum(1 for f in finds if f.evidence and f.evidence.rank == 3)
+    lies = "new phase lies" if len(finds) == 1 else "new phases lie"
+    whose = "It" if len(finds) == 1 else f"{word(clear)} of them"
+    sure = f"{whose} {'does' if clear == 1 else 'do'} so by more than twice the error bar of their energies."
+    if len(finds) == 1 and not clear:
+        sure = "Its depth is less than twice its error bar."
+    return Markup("{} {} {}: {}. {} {}").format(word(len(finds)), lies, _criterion(summary), shown, sure, base)
 
 
 def _sum(summary: Summary, key: str) -> int:
@@ -146,10 +163,14 @@ _POTENTIALS = {
 }
 
 
-def care(summary: Summary, finds: Sequence[Find]) -> list[str]:
+def care(summary: Summary, finds: Sequence[Find]) -> list[Any]:
     """What the numbers do not say."""
+    from markupsafe import Markup
+
+    from naica.app.report import formula
+
     oracle, level = str(summary["oracle"]), summary.get("level") or "unknown"
-    out = []
+    out: list[Any] = []
     if oracle in _POTENTIALS:
         out.append(
             f"Energies come from {_POTENTIALS[oracle]}, not from a DFT calculation (level of theory: {level}). Its hull is not the DFT hull: "
@@ -164,9 +185,15 @@ def care(summary: Summary, finds: Sequence[Find]) -> list[str]:
             f"“Stable” means {_criterion(summary)} of the phases this campaign knows: those it started from and those it computed. "
             "A phase it never looked at may lie lower. Temperature, entropy and pressure are left out."
         )
-        within = [f.formula for f in finds if f.evidence and f.evidence.rank == 0]
+        within = list(dict.fromkeys(f.formula for f in finds if f.evidence and f.evidence.rank == 0))
         if within:
-            out.append(f"{joined(within)}: the depth below the competing phases is smaller than the error bar. Take {'it' if len(within) == 1 else 'them'} as a question for a better calculation, not as an answer.")
+            names, them = Markup(joined([str(formula(n)) for n in within])), "it" if len(within) == 1 else "them"
+            out.append(
+                Markup(
+                    "{}: the depth below the competing phases is smaller than the error bar. "
+                    "Take {} as a question for a better calculation, not as an answer."
+                ).format(names, them)
+            )
     if any(not (r.get("arms") or {}).get("control", {}).get("n") for r in summary["rounds"]):
         out.append("Not every round had a control arm, so what random picks would have found is known only in part.")
     return out

@@ -9,6 +9,8 @@
   const themed = (layout) => {
     const out = structuredClone(layout);
     const [ink, soft, line] = [css("--ink"), css("--soft"), css("--line")];
+    out.modebar = { bgcolor: "rgba(0,0,0,0)", color: css("--faint"), activecolor: css("--accent") };
+    out.margin = { ...out.margin, t: 40, r: 16 };
     Object.assign(out, { template: {}, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true });
     delete out.width; delete out.height;
     out.font = { ...out.font, color: ink, family: css("--sans"), size: 13 };
@@ -24,10 +26,19 @@
     for (const note of out.annotations || []) note.font = { ...note.font, color: soft };
     return out;
   };
+  // a figure's ink and paper follow the page; its other colours can be told apart on both
+  const inked = (value) => {
+    if (Array.isArray(value)) return value.map(inked);
+    if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, inked(item)]));
+    if (value === "#000000" || value === "#111827") return css("--ink");
+    if (value === "white") return css("--card");
+    if (value === "#0072B2" && dark.matches) return "#56B4E9";
+    return value === "#6B7280" ? css("--soft") : value;
+  };
   const draw = () => {
     for (const box of document.querySelectorAll(".plot")) {
       const figure = figures[box.dataset.figure];
-      Plotly.react(box, structuredClone(figure.data), themed(figure.layout), { responsive: true, displaylogo: false, displayModeBar: "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
+      Plotly.react(box, inked(figure.data), themed(figure.layout), { responsive: true, displaylogo: false, displayModeBar: "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
     }
   };
   draw();
