@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from naica.errors import ConfigError
 from naica.graphs import Batch, GraphSpec
 from naica.nn import Gaussians, SplitLinear, sum_edges
+from naica.nn.gate import gated_sum
 
 N_ELEMENTS = 104  # rows of the element table: atomic numbers 1 to 103, row 0 stays unused
 
@@ -40,8 +41,7 @@ class GatedConvolution(nn.Module):
 
     def forward(self, atoms: Tensor, edges: Tensor, batch: Batch) -> Tensor:
         """Atom features (N, C), edge features (E, ·) → (N, C)."""
-        gate, core = self._edge_values(atoms, edges, batch).chunk(2, dim=1)
-        message = sum_edges(torch.sigmoid(gate) * F.softplus(core), batch)
+        message = gated_sum(self._edge_values(atoms, edges, batch), batch)
         return F.softplus(atoms + self._normed(message))
 
     def _normed(self, message: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from naica.graphs import Batch
 
@@ -33,10 +34,11 @@ class SplitLinear(nn.Module):
     def mapped(self, weight: Tensor, bias: Tensor, receiver: Tensor, sender: Tensor, edge: Tensor, batch: Batch) -> Tensor:
         """The same with other weights (out, in) and bias (out), as when a batch norm is folded into them."""
         at_receiver, at_sender, on_edge = weight.split(self.parts, dim=1)
-        of_edges = torch.nn.functional.linear(edge, on_edge)
-        of_edges = of_edges + torch.index_select(torch.nn.functional.linear(sender, at_sender), 0, batch["edge_sender"])
-        of_receivers = torch.nn.functional.linear(receiver, at_receiver, bias)
-        if batch.degree:
-            n, width = of_receivers.shape
-            return (of_edges.view(n, batch.degree, width) + of_receivers[:, None]).view(-1, width)
-        return of_edges + torch.index_select(of_receivers, 0, batch["edge_receiver"])
+        of_receivers = linear(receiver, at_receiver, bias)
+        of_senders = torch.index_select(linear(sender, at_sender), 0, batch["edge_sender"])
+        if not batch.degree:
+            return linear(edge, on_edge) + of_senders + torch.index_select(of_receivers, 0, batch["edge_receiver"])
+        # in place where autograd allows it: the memory traffic of these sums is what is left of the layer's cost
+        n, degree, width = len(receiver), batch.degree, len(weight)
+        of_edges = linear(edge.view(n, degree, -1), on_edge)
+        return of_edges.add_(of_senders.view(n, degree, width)).add_(of_receivers[:, None]).view(-1, width)
