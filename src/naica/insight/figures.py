@@ -23,8 +23,8 @@ def hull_figure(hull: Record, unstable_up_to: float = 0.5) -> Figure:
 
     Parameters
     ----------
-    hull : ``{"elements": [...], "entries": [{"id", "formula", "fractions", "formation_energy", "above_hull", "stable", "origin", "round"}]}``,
-        energies in eV/atom
+    hull : ``{"elements": [...], "entries": [{"id", "formula", "fractions", "formation_energy", "above_hull", "stable", "origin",
+        "round"}]}``, energies in eV/atom
     unstable_up_to : entries further above the hull (eV/atom) are left out, so that the rest can be seen
     """
     from naica.insight import hulls

@@ -162,7 +162,7 @@ def _tie_lines(spots: NDArray[np.float64], energies: NDArray[np.float64]) -> tup
             hull = ConvexHull(np.column_stack([np.vstack([spots, spots.mean(axis=0)]), np.append(energies, top)]))
         except QhullError:
             return [], []
-        lower = hull.simplices[hull.equations[:, 2] < -1e-10]
+        lower = hull.simplices[(hull.equations[:, 2] < -1e-10) & ~(hull.simplices == len(spots)).any(axis=1)]
         edges = {tuple(sorted(pair)) for facet in lower.tolist() for pair in combinations(facet, 2)}
     x: list[float | None] = []
     y: list[float | None] = []

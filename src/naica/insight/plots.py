@@ -1,8 +1,196 @@
-"""All pictures in one place: still ones (matplotlib) from here, interactive ones (Plotly) from `figures`."""
+"""Still pictures (matplotlib): each one function from data to a figure, no global state; the interactive ones are re-exported here.
+
+Save with ``figure.savefig(path)``. Labels and units come from `naica.fields`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from naica.errors import InputError
+from naica.fields import field
 from naica.insight.figures import calibration_figure as calibration_figure
 from naica.insight.figures import hit_rate_figure as hit_rate_figure
 from naica.insight.figures import hull_figure as hull_figure
 from naica.insight.figures import learning_figure as learning_figure
+from naica.insight.style import BLUE, GREY, ORANGE, PALE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_MANY = 3000
+
+
+def _canvas(width: float = 5.2, height: float = 5.0) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def parity_plot(
+    actual: ArrayLike, predicted: ArrayLike, quantity: str, sigma: ArrayLike | None = None, *, title: str | None = None, level: str = ""
+) -> Figure:
+    """Predicted against reference values; density colours where there are more than 3,000 points, error bars (1 σ) where there are fewer.
+
+    Parameters
+    ----------
+    actual, predicted, sigma : (n,) in the unit of `quantity`; rows with NaN are left out
+    quantity : of `naica.fields`: gives labels and unit
+    title : default: mean absolute error, R² and n
+    level : level of theory of the reference, for the axis
+
+    Raises
+    ------
+    InputError
+        If the arrays differ in length or hold no finite pair.
+    """
+    a, p, s = _pairs(actual, predicted, sigma)
+    meaning = field(quantity)
+    figure, axes = _canvas()
+    ends = _ends(np.concatenate([a, p]))
+    axes.plot(ends, ends, color=GREY, linestyle="--", linewidth=1, zorder=3)
+    if len(a) > _MANY:
+        bins = axes.hexbin(a, p, gridsize=70, bins="log", cmap="cividis", mincnt=1, extent=(*ends, *ends), linewidths=0.1)
+        figure.colorbar(bins, ax=axes, label="structures per cell", shrink=0.8)
+    else:
+        if s is not None:
+            axes.errorbar(a, p, yerr=s, fmt="none", ecolor=PALE, elinewidth=0.8, zorder=1)
+        axes.scatter(a, p, s=14, color=BLUE, alpha=0.7, edgecolors="white", linewidths=0.3, zorder=2)
+    reference = f"reference {meaning.axis}" + (f"\n{level}" if level else "")
+    axes.set(xlabel=reference, ylabel=f"predicted {meaning.axis}", xlim=ends, ylim=ends, aspect="equal")
+    axes.set_title(title or _scores(a, p, meaning.unit), fontsize=10, loc="left")
+    return figure
+
+
+def _pairs(actual: ArrayLike, predicted: ArrayLike, sigma: ArrayLike | None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    a, p = (np.asarray(x, dtype=np.float64).ravel() for x in (actual, predicted))
+    s = None if sigma is None else np.asarray(sigma, dtype=np.float64).ravel()
+    if len(a) != len(p) or (s is not None and len(s) != len(a)):
+        raise InputError(
+            f"{len(a)} reference values, {len(p)} predictions{f', {len(s)} error bars' if s is not None else ''}; expected equal"
+        )
+    good = np.isfinite(a) & np.isfinite(p) & (np.isfinite(s) if s is not None else True)
+    if not good.any():
+        raise InputError("no pair of finite reference and prediction to draw")
+    return a[good], p[good], None if s is None else s[good]
+
+
+def _ends(values: np.ndarray) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    margin = 0.04 * (high - low) or 0.5
+    return low - margin, high + margin
+
+
+def _scores(actual: np.ndarray, predicted: np.ndarray, unit: str) -> str:
+    spread = float(np.sum((actual - actual.mean()) ** 2))
+    r2 = f", R² {1 - float(np.sum((actual - predicted) ** 2)) / spread:.3f}" if spread > 0 else ""
+    return f"MAE {np.abs(actual - predicted).mean():.3g} {unit}{r2}, n = {len(actual):,}"
+
+
+def calibration_plot(actual: ArrayLike, predicted: ArrayLike, sigma: ArrayLike) -> Figure:
+    """Share of values inside central intervals against the share promised; above the diagonal error bars are too wide, below too narrow.
+
+    Raises
+    ------
+    InputError
+        For arrays that do not fit or are not finite.
+    """
+    from naica.insight.uncertainty import calibration_curve, summarise
+
+    promised, observed = calibration_curve(actual, predicted, sigma)
+    facts = summarise(actual, predicted, sigma)
+    figure, axes = _canvas()
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
+    axes.fill_between(promised, promised, observed, color=BLUE, alpha=0.15)
+    axes.plot(promised, observed, color=BLUE, marker="o", markersize=4)
+    axes.set(xlabel="promised share inside the interval", ylabel="observed share", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.set_title(
+        f"within 1 σ {facts.within_1:.0%}, 2 σ {facts.within_2:.0%}; ENCE {facts.ence:.2f}; n = {facts.n:,}", fontsize=10, loc="left"
+    )
+    return figure
+
+
+def learning_plot(
+    sizes: Sequence[float], errors: Mapping[str, Sequence[float]], quantity: str, what: str = "training structures"
+) -> Figure:
+    """Error against the amount of training data on logarithmic axes, one line per name in `errors` (each as long as `sizes`).
+
+    Raises
+    ------
+    InputError
+        If a line has another length than `sizes`, or a size or error is not positive.
+    """
+    for name, line in errors.items():
+        if len(line) != len(sizes) or not all(v > 0 for v in [*line, *sizes]):
+            raise InputError(
+                f"learning curve {name!r}: expected {len(sizes)} positive errors at as many positive sizes, found {list(line)}"
+            )
+    figure, axes = _canvas(5.6, 4.0)
+    for (name, line), colour, marker in zip(errors.items(), (BLUE, ORANGE, "#009E73", "#CC79A7", GREY) * 9, "osD^v" * 9, strict=False):
+        axes.plot(sizes, line, color=colour, marker=marker, label=name)
+    axes.set(xscale="log", yscale="log", xlabel=what, ylabel=f"mean absolute error ({field(quantity).unit})")
+    axes.grid(True, which="both", color="#E5E7EB", linewidth=0.6)
+    if len(errors) > 1:
+        axes.legend(frameon=False)
+    return figure
+
+
+def periodic_map(values: Mapping[str, float], label: str, counts: Mapping[str, int] | None = None) -> Figure:
+    """A periodic table coloured by one value per element symbol; elements without a value stay pale.
+
+    `label` names the value with its unit; `counts` are written small under the symbol.
+
+    Raises
+    ------
+    InputError
+        If there are no values or a symbol is unknown.
+    """
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.patches import Rectangle
+
+    from naica.structure.elements import element, table
+
+    if not values:
+        raise InputError("no values to draw: expected one per element symbol")
+    for name in values:
+        element(name)
+    figure, axes = _canvas(10.5, 5.6)
+    scale = Normalize(min(values.values()), max(values.values()))
+    for one in table():
+        x, y = _cell(one.number, one.group, one.period)
+        known = one.symbol in values
+        colour: Any = colormaps["cividis"](scale(values[one.symbol])) if known else "#F3F4F6"
+        axes.add_patch(Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, facecolor=colour, edgecolor="white", linewidth=0.8))
+        ink = _ink(colour) if known else "#9CA3AF"
+        axes.text(x + 0.5, y + (0.72 if known else 0.5), one.symbol, ha="center", va="center", fontsize=9, color=ink)
+        if known:
+            small = f"{values[one.symbol]:.2g}" + (f"\n{counts[one.symbol]:,}" if counts and one.symbol in counts else "")
+            axes.text(x + 0.5, y + 0.30, small, ha="center", va="center", fontsize=6, color=ink, linespacing=1.0)
+    axes.set(xlim=(-0.1, 18.1), ylim=(-0.1, 9.7), aspect="equal")
+    axes.set_axis_off()
+    figure.colorbar(ScalarMappable(scale, "cividis"), ax=axes, label=label, shrink=0.6, orientation="horizontal", pad=0.02, aspect=40)
+    return figure
+
+
+def _cell(number: int, group: int, period: int) -> tuple[float, float]:
+    """Lower left corner: main table on top (period 1 highest), lanthanides and actinides in two rows below."""
+    if 57 <= number <= 71 or 89 <= number <= 103:
+        first, row = (57, 1.0) if number <= 71 else (89, 0.0)
+        return 2.0 + number - first, row
+    return float(group - 1), 9.5 - period
+
+
+def _ink(colour: Any) -> str:
+    """Black or white, whichever is readable on the colour."""
+    red, green, blue = colour[:3]
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
