@@ -34,6 +34,7 @@ def run(
     workers: int = 1,
     timeout: float | None = 300.0,
     retries: int = 1,
+    *,
     on_result: Callable[[OracleResult], None] = lambda result: None,
     spool: str | Path | None = None,
 ) -> None:
@@ -42,7 +43,8 @@ def run(
     Parameters
     ----------
     oracle : anything with `name`, `level`, `evaluate`; it must pickle unless `workers` is 0
-    jobs : key → crystal; equal crystals are computed once and reported under each of their keys (the further ones with 0 seconds, 0 attempts)
+    jobs : key → crystal; equal crystals are computed once and reported under each of their keys (all but the first with 0 seconds and
+        0 attempts, as they cost nothing)
     workers : processes, each with one thread; 0 computes in this process
     timeout : seconds per call; the worker that exceeds it is killed, others go on. In this process (`workers` 0) it interrupts Python
         code in the main thread only
@@ -63,12 +65,29 @@ def run(
     place = Spool(Path(spool), fingerprint(oracle)) if spool is not None else None
     desk = _Desk(jobs, on_result, place)
     left = desk.from_spool()
-    if not left:
-        return
-    if workers == 0:
-        _run_here(oracle, left, timeout, retries, desk)
-    else:
-        _run_in_processes(oracle, left, min(workers, len(left)), timeout, retries, desk)
+    rules = _Rules(oracle, timeout, retries)
+    if left and workers == 0:
+        _run_here(left, rules, desk)
+    elif left:
+        _run_in_processes(left, min(workers, len(left)), rules, desk)
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """Who is asked, for how long, how often."""
+
+    oracle: Oracle
+    timeout: float | None
+    retries: int
+
+    def lost(self, key: str, status: Status, reason: str, attempt: int) -> OracleResult:
+        """The result of an attempt that brought none."""
+        tries = f" ({attempt} attempts)" if attempt > 1 else ""
+        return OracleResult(key, status, reason + tries, None, None, None, None, 0.0, self.oracle.level, attempt)
+
+    def again(self, result: OracleResult, attempt: int) -> bool:
+        """True if another attempt is worth it and allowed."""
+        return attempt <= self.retries and (result.retryable or result.status in ("crashed", "timed out"))
 
 
 class _Desk:
@@ -85,13 +104,12 @@ class _Desk:
     def from_spool(self) -> dict[str, Crystal]:
         """Deliver what lies finished in the spool; returns the jobs left, one per distinct crystal."""
         left = {}
-        for key, others in self.twins.items():
+        for key in self.twins:
             found = self.spool.get(key, self.jobs[key]) if self.spool else None
             if found is not None:
                 self.deliver(found)
             else:
                 left[key] = self.jobs[key]
-            _ = others
         return left
 
     def deliver(self, result: OracleResult) -> None:
@@ -127,27 +145,22 @@ def _clock(timeout: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _run_here(oracle: Oracle, jobs: Mapping[str, Crystal], timeout: float | None, retries: int, desk: _Desk) -> None:
+def _run_here(jobs: Mapping[str, Crystal], rules: _Rules, desk: _Desk) -> None:
+    oracle = rules.oracle
     if hasattr(oracle, "warm"):
         oracle.warm()
     for key, crystal in jobs.items():
-        spent = 0.0
-        for attempt in range(1, retries + 2):
-            start, last = time.perf_counter(), attempt > retries
+        start = time.perf_counter()
+        for attempt in range(1, rules.retries + 2):
+            order = worker.Order(key, crystal, attempt, attempt > rules.retries)
             try:
-                with _clock(timeout):
-                    result = worker.answer(oracle, desk.spool, key, crystal, attempt, last)
+                with _clock(rules.timeout):
+                    result = worker.answer(oracle, desk.spool, order)
             except _TimeUp:
-                result = _lost(oracle, key, "timed out", f"no answer within {timeout:g} s", attempt)
-            spent += time.perf_counter() - start
-            if last or not (result.retryable or result.status == "timed out"):
-                desk.deliver(replace(result, seconds=spent))
+                result = rules.lost(key, "timed out", f"no answer within {rules.timeout:g} s", attempt)
+            if not rules.again(result, attempt):
+                desk.deliver(replace(result, seconds=time.perf_counter() - start))
                 break
-
-
-def _lost(oracle: Oracle, key: str, status: Status, reason: str, attempt: int) -> OracleResult:
-    tries = f" ({attempt} attempts)" if attempt > 1 else ""
-    return OracleResult(key, status, reason + tries, None, None, None, None, 0.0, oracle.level, attempt)
 
 
 # --- in worker processes -----------------------------------------------------------------------------------------------------
@@ -166,7 +179,8 @@ class _Flight:
         return self.spent + (time.perf_counter() - self.began if self.began is not None else 0.0)
 
 
-def _run_in_processes(oracle: Oracle, jobs: Mapping[str, Crystal], workers: int, timeout: float | None, retries: int, desk: _Desk) -> None:
+def _run_in_processes(jobs: Mapping[str, Crystal], workers: int, rules: _Rules, desk: _Desk) -> None:
+    oracle = rules.oracle
     try:
         packed = pickle.dumps(oracle)
     except Exception as error:
@@ -179,8 +193,7 @@ def _run_in_processes(oracle: Oracle, jobs: Mapping[str, Crystal], workers: int,
         before = len(waiting)
         pool = _pool(packed, workers, desk.spool)
         try:
-            waiting = _work_off(pool, oracle, jobs, waiting, timeout, retries, desk)
-            pool.close()
+            waiting = _work_off(pool, jobs, waiting, rules, desk)
         finally:
             pool.stop()
             pool.join()
@@ -192,19 +205,12 @@ def _run_in_processes(oracle: Oracle, jobs: Mapping[str, Crystal], workers: int,
             )
 
 
-def _work_off(
-    pool: ProcessPool,
-    oracle: Oracle,
-    jobs: Mapping[str, Crystal],
-    flights: list[_Flight],
-    timeout: float | None,
-    retries: int,
-    desk: _Desk,
-) -> list[_Flight]:
+def _work_off(pool: ProcessPool, jobs: Mapping[str, Crystal], flights: list[_Flight], rules: _Rules, desk: _Desk) -> list[_Flight]:
     """Fly until all have landed; returns those still in the air when the whole pool broke down."""
 
     def launch(flight: _Flight) -> Any:
-        return pool.schedule(worker.call, args=(flight.key, jobs[flight.key], flight.attempt, flight.attempt > retries), timeout=timeout)
+        order = worker.Order(flight.key, jobs[flight.key], flight.attempt, flight.attempt > rules.retries)
+        return pool.schedule(worker.call, args=(order,), timeout=rules.timeout)
 
     air = {launch(flight): flight for flight in flights}
     while air:
@@ -215,12 +221,14 @@ def _work_off(
         for future in landed:
             flight = air[future]
             try:
-                result = _landed(future, flight, oracle, timeout)
+                result = _landed(future, flight, rules)
             except BrokenProcessPool:
                 return [replace(f, began=None) for f in air.values()]
             del air[future]
-            again = result.retryable or result.status in ("crashed", "timed out")
-            if again and flight.attempt <= retries:
+            if result.status in ("crashed", "timed out") and desk.spool:
+                # killed after it had finished, while the report was on its way
+                result = desk.spool.get(flight.key, jobs[flight.key]) or result
+            if rules.again(result, flight.attempt):
                 retry = _Flight(flight.key, flight.attempt + 1, result.seconds)
                 air[launch(retry)] = retry
             else:
@@ -228,26 +236,26 @@ def _work_off(
     return []
 
 
-def _landed(future: Any, flight: _Flight, oracle: Oracle, timeout: float | None) -> OracleResult:
+def _landed(future: Any, flight: _Flight, rules: _Rules) -> OracleResult:
     """The result of one finished attempt."""
     from pebble import ProcessExpired
 
+    key, attempt = flight.key, flight.attempt
     try:
         result: OracleResult = future.result()
         return replace(result, seconds=result.seconds + flight.spent)
     except worker.NotLoaded as error:
-        raise RunError(f"oracle {oracle.name!r} cannot be loaded in a worker process: {error}") from error
+        raise RunError(f"oracle {rules.oracle.name!r} cannot be loaded in a worker process: {error}") from error
     except BrokenProcessPool:
         raise
     except TimeoutError:
-        lost = _lost(oracle, flight.key, "timed out", f"no answer within {timeout:g} s; its worker was killed", flight.attempt)
-        return replace(lost, seconds=flight.spent + (timeout or 0.0))
+        lost = rules.lost(key, "timed out", f"no answer within {rules.timeout:g} s; its worker was killed", attempt)
+        return replace(lost, seconds=flight.spent + (rules.timeout or 0.0))
     except ProcessExpired as error:
-        lost = _lost(oracle, flight.key, "crashed", f"the worker process died ({_exit(error.exitcode)})", flight.attempt)
-        return replace(lost, seconds=flight.seconds)
+        lost = rules.lost(key, "crashed", f"the worker process died ({_exit(error.exitcode)})", attempt)
     except Exception as error:
-        lost = _lost(oracle, flight.key, "failed", f"the result did not arrive: {type(error).__name__}: {error}", flight.attempt)
-        return replace(lost, seconds=flight.seconds)
+        lost = rules.lost(key, "failed", f"the result did not arrive: {type(error).__name__}: {error}", attempt)
+    return replace(lost, seconds=flight.seconds)
 
 
 def _exit(code: int | None) -> str:

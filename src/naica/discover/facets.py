@@ -43,13 +43,15 @@ def lower_facets(fractions: Array, energies: Array) -> Facets | None:
 
     Returns
     -------
-    The facets, or None where rounding left a hole in the hull (the facets do not tile the simplex): then only the linear programme is exact.
+    The facets, or None where rounding left a hole in the hull (the facets do not tile the simplex): the linear programme is exact then.
     """
     k = fractions.shape[1]
     if k == 1:
         best = int(np.argmin(energies))
         return Facets(energies[[best], None].copy(), np.array([[best]]), np.zeros(1, np.int64))
     corners = _simplices(fractions, energies)
+    if corners is None:
+        return None
     matrices = fractions[corners]
     volume = np.abs(np.linalg.det(matrices))
     solid = volume > _FLAT
@@ -64,15 +66,18 @@ def lower_facets(fractions: Array, energies: Array) -> Facets | None:
     return Facets(np.ascontiguousarray(planes[first]), corners, plane_of.reshape(-1))
 
 
-def _simplices(fractions: Array, energies: Array) -> Index:
-    """Rows of the points of each simplex of the lower hull (n_simplices, K)."""
-    from scipy.spatial import ConvexHull
+def _simplices(fractions: Array, energies: Array) -> Index | None:
+    """Rows of the points of each simplex of the lower hull (n_simplices, K); None if qhull gives up."""
+    from scipy.spatial import ConvexHull, QhullError
 
     k = fractions.shape[1]
     # one point high above the middle closes the hull from above, so that elements alone are not a flat body
     lid = np.append(np.full(k - 1, 1.0 / k), max(1.0, float(-energies.min())))
     points = np.vstack([np.column_stack([fractions[:, 1:], energies]), lid])
-    simplices = ConvexHull(points).simplices.astype(np.int64)
+    try:
+        simplices = ConvexHull(points).simplices.astype(np.int64)
+    except QhullError:
+        return None
     return simplices[np.all(simplices != len(fractions), axis=1)]
 
 
@@ -127,9 +132,9 @@ def cheapest_mixture(fractions: Array, energies: Array, point: Array) -> tuple[f
     answer = linprog(energies, A_eq=fractions.T, b_eq=point, method="highs-ds", options=exact)
     if answer.status != 0:
         raise ValueError(f"no mixture found: {answer.message}")
-    used = np.flatnonzero(answer.x > 1e-12)
+    used: Index = np.flatnonzero(answer.x > 1e-12).astype(np.int64)
     # the solver stops at its tolerance; the weights on the phases it chose are solved once more, to rounding
-    weights = np.linalg.lstsq(fractions[used].T, point, rcond=None)[0]
+    weights: Array = np.linalg.lstsq(fractions[used].T, point, rcond=None)[0].astype(np.float64)
     if weights.min() < -1e-9 or np.abs(weights @ fractions[used] - point).max() > 1e-9:
         weights = answer.x[used]
     return float(weights @ energies[used]), used, weights, np.asarray(answer.eqlin.marginals)

@@ -20,7 +20,7 @@ from naica.structure.composition import format_formula
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
-Compositions = Sequence[str | Mapping[str, float]] | NDArray[np.float64]
+Compositions = Sequence[str | Mapping[str, float]] | NDArray[np.float64] | NDArray[np.int64]
 
 # qhull's cost grows about tenfold per element; above this the linear programme is cheaper
 _MOST_ELEMENTS_FOR_PLANES = 5
@@ -95,7 +95,8 @@ class Hull:
             amounts = np.atleast_2d(np.asarray(formulas, dtype=np.float64))
             if amounts.shape[1] != len(self.elements) or not np.all(amounts >= 0) or not np.all(amounts.sum(axis=1) > 0):
                 raise InputError(
-                    f"amounts of shape {amounts.shape}; expected (B, {len(self.elements)}), none negative, in the order {self.elements}"
+                    f"amounts of shape {amounts.shape}; expected (B, {len(self.elements)}), none negative and not all 0, "
+                    f"in the order {', '.join(self.elements)}"
                 )
         else:
             items = [formulas] if isinstance(formulas, str | Mapping) else formulas
@@ -169,8 +170,7 @@ class Hull:
         used = np.flatnonzero(self.counts[row])
         if len(used) == 1:
             return float(self._formation[row])
-        rivals = self._corner_rows(used)
-        rivals = rivals[np.any(self.counts[rivals] != self.counts[row], axis=1)]
+        rivals = self._rivals(row, used)
         x = self.fractions[row, used]
         return float(self._formation[row] - cheapest_mixture(self.fractions[np.ix_(rivals, used)], self._formation[rivals], x)[0])
 
@@ -180,8 +180,7 @@ class Hull:
         used = np.flatnonzero(self.counts[row])
         if len(used) == 1:
             return {self.ids[self._lowest[self.counts[row].tobytes()]]: 1.0}
-        rivals = self._corner_rows(used)
-        rivals = rivals[np.any(self.counts[rivals] != self.counts[row], axis=1)]
+        rivals = self._rivals(row, used)
         _, picked, weights, _ = cheapest_mixture(self.fractions[np.ix_(rivals, used)], self._formation[rivals], self.fractions[row, used])
         return {self.ids[rivals[k]]: float(w) for k, w in sorted(zip(picked, weights, strict=True), key=lambda item: -item[1])}
 
@@ -199,9 +198,8 @@ class Hull:
         both[len(self.counts) :, [order.index(s) for s in elements]] = fresh
         grown = Hull.__new__(Hull)
         grown._fill(order, both, np.concatenate([self.energies, energies]), self.ids + names)
-        if order == self.elements and np.all(
-            self.above(fresh.astype(float) if not len(fresh) else _spread(fresh, elements, order), energies) >= 0
-        ):
+        news = both[len(self.counts) :]
+        if order == self.elements and (not len(news) or np.all(self.above(news, energies) >= 0)):
             # corners are kept by the row of the entry, and old rows stay where they were
             grown._faces = dict(self._faces)
         return grown
@@ -221,20 +219,22 @@ class Hull:
         pure = np.count_nonzero(self.counts[rows], axis=1) == 1
         return rows[inside & (pure | (self._formation[rows] < _BOUND))]
 
+    def _rivals(self, row: int, used: Index) -> Index:
+        """Corner rows of some elements, without those of the composition of `row`."""
+        rows = self._corner_rows(used)
+        return rows[np.any(self.counts[rows] != self.counts[row], axis=1)]
+
     @cached_property
     def _lowest_rows(self) -> Index:
         return np.array(sorted(self._lowest.values()), dtype=np.int64)
 
     def _face(self, used: Index) -> tuple[Index, Facets | None]:
         """Rows and facets of the hull over some elements; None instead of facets where only the linear programme will do."""
-        whole = len(self.elements) <= _MOST_ELEMENTS_FOR_PLANES
         key = used.tobytes()
         if key not in self._faces:
             rows = self._corner_rows(used)
-            facets = None
-            if whole or len(used) <= _MOST_ELEMENTS_FOR_PLANES:
-                facets = lower_facets(self.fractions[np.ix_(rows, used)], self._formation[rows])
-            self._faces[key] = rows, facets
+            few = len(used) <= _MOST_ELEMENTS_FOR_PLANES
+            self._faces[key] = rows, lower_facets(self.fractions[np.ix_(rows, used)], self._formation[rows]) if few else None
         return self._faces[key]
 
     def _competitors(self, used: Index) -> Index:
@@ -274,7 +274,7 @@ def _checked(energies_per_atom: ArrayLike, formulas: Sequence[object], ids: Sequ
     bad = np.flatnonzero(~np.isfinite(energies))
     if len(bad):
         k = int(bad[0])
-        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        more = f" (and {len(bad) - 1} more like it)" if len(bad) > 1 else ""
         raise InputError(
             f"entry {ids[k]!r} ({formulas[k]}) has energy {energies[k]}{more}; a hull needs finite energies: leave such entries out"
         )
@@ -287,9 +287,3 @@ def _lowest_per_composition(counts: Index, energies: Array) -> dict[bytes, int]:
     for row in np.argsort(energies, kind="stable").tolist():
         lowest.setdefault(counts[row].tobytes(), row)
     return lowest
-
-
-def _spread(counts: Index, elements: tuple[str, ...], order: tuple[str, ...]) -> Array:
-    wide = np.zeros((len(counts), len(order)))
-    wide[:, [order.index(s) for s in elements]] = counts
-    return wide

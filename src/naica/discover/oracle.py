@@ -128,6 +128,7 @@ class CalculatorOracle:
         steps: int = 300,
         cell: bool = True,
         max_seconds: float | None = None,
+        *,
         name: str | None = None,
         level: Level | None = None,
     ) -> None:
@@ -135,8 +136,9 @@ class CalculatorOracle:
             raise ConfigError(f"fmax = {fmax}, steps = {steps}; expected fmax > 0 (eV/Å) and steps ≥ 0")
         self.source = calculator
         self.fmax, self.steps, self.cell, self.max_seconds = fmax, steps, cell, max_seconds
-        self.name = name or (calculator if isinstance(calculator, str) else getattr(calculator, "__name__", "calculator"))
+        self.name: str = name or (calculator if isinstance(calculator, str) else str(getattr(calculator, "__name__", "calculator")))
         self.level = level or (level_of(calculator) if isinstance(calculator, str) else Level(functional=self.name))
+        self.settings = {"calculator": str(calculator), "fmax": fmax, "steps": steps, "cell": cell, "max_seconds": max_seconds}
         self._made: Calculator | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -159,7 +161,7 @@ class CalculatorOracle:
             if foreign:
                 results.append(_failed(one, self.level, f"{self.name} does not know {', '.join(foreign)}"))
             else:
-                done = relax(one, self._made, self.fmax, self.steps, self.cell, self.max_seconds)[0]
+                done = relax(one, self._made, self.fmax, self.steps, self.cell, max_seconds=self.max_seconds)[0]
                 results.append(self._judge(one, done))
         return results
 

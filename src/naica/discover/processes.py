@@ -1,52 +1,76 @@
-"""Fresh worker processes that do not run the user's script a second time."""
+"""Fresh worker processes that have one thread each and do not run the user's script a second time."""
 
 from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.context
 import multiprocessing.spawn
+import os
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 _lock = threading.Lock()
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def context(with_main: bool) -> Any:
-    """A spawning context. Unless `with_main`, workers do not import the ``__main__`` module.
+    """A spawning context whose workers start with one thread per numerical library.
 
-    Python's own spawn imports the caller's script in each worker, so a script without an ``if __name__ == "__main__"`` guard would start
-    itself again and again. Workers here need importable names only; scripts that define the oracle themselves keep Python's way.
+    Unless `with_main`, workers do not import the ``__main__`` module. Python's own spawn imports the caller's script in each worker, so a
+    script without an ``if __name__ == "__main__"`` guard would start itself again and again. Workers here need importable names only;
+    scripts that define the oracle themselves keep Python's way.
     """
-    if with_main or sys.platform == "win32":
+    if sys.platform == "win32":
         return multiprocessing.get_context("spawn")
-    return _Context()
+    return _WithMain() if with_main else _WithoutMain()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    # numerical libraries read these when they are loaded, so they must stand before the child starts
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+@contextmanager
+def _main_untold() -> Iterator[None]:
+    usual = multiprocessing.spawn.get_preparation_data
+
+    def without_main(name: str) -> dict[str, Any]:
+        return {key: value for key, value in usual(name).items() if not key.startswith("init_main")}
+
+    multiprocessing.spawn.get_preparation_data = without_main  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        multiprocessing.spawn.get_preparation_data = usual
 
 
 if sys.platform != "win32":
-    from multiprocessing import popen_spawn_posix
-
-    class _Popen(popen_spawn_posix.Popen):
-        """Launches without telling the child where the main module lies."""
-
-        def _launch(self, process_obj: Any) -> None:
-            usual = multiprocessing.spawn.get_preparation_data
-
-            def without_main(name: str) -> dict[str, Any]:
-                told = usual(name)
-                return {key: value for key, value in told.items() if not key.startswith("init_main")}
-
-            with _lock:
-                multiprocessing.spawn.get_preparation_data = without_main  # type: ignore[assignment]
-                try:
-                    super()._launch(process_obj)
-                finally:
-                    multiprocessing.spawn.get_preparation_data = usual
+    from multiprocessing.popen_spawn_posix import Popen
 
     class _Process(multiprocessing.context.SpawnProcess):
         @staticmethod
         def _Popen(process_obj: Any) -> Any:
-            return _Popen(process_obj)
+            with _lock, _one_thread():
+                return Popen(process_obj)
 
-    class _Context(multiprocessing.context.SpawnContext):
-        Process = _Process
+    class _ProcessWithoutMain(multiprocessing.context.SpawnProcess):
+        @staticmethod
+        def _Popen(process_obj: Any) -> Any:
+            with _lock, _one_thread(), _main_untold():
+                return Popen(process_obj)
+
+    class _WithMain(multiprocessing.context.SpawnContext):
+        Process = _Process  # type: ignore[assignment]
+
+    class _WithoutMain(multiprocessing.context.SpawnContext):
+        Process = _ProcessWithoutMain  # type: ignore[assignment]

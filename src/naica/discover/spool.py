@@ -20,6 +20,7 @@ from naica.discover.oracle import Oracle, OracleResult
 from naica.structure import Crystal
 
 _FORMAT = 1
+_ATOMS = ("numbers", "positions", "cell", "pbc")
 _SAFE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 
@@ -87,20 +88,22 @@ def _plain(result: OracleResult) -> dict[str, Any]:
         "level": asdict(result.level),
         "attempts": result.attempts,
         "retryable": result.retryable,
-        "crystal": None
-        if crystal is None
-        else {
-            "numbers": crystal.numbers.tolist(),
-            "positions": crystal.positions.tolist(),
-            "cell": crystal.cell.tolist(),
-            "pbc": crystal.pbc.tolist(),
-        },
+        "crystal": None if crystal is None else {part: getattr(crystal, part).tolist() for part in _ATOMS},
     }
 
 
 def _revived(plain: dict[str, Any], key: str, asked: Crystal) -> OracleResult:
-    atoms = plain["crystal"]
-    crystal = None if atoms is None else Crystal(atoms["numbers"], atoms["positions"], atoms["cell"], atoms["pbc"], asked.info)
-    arrays = {name: None if plain[name] is None else np.array(plain[name]) for name in ("forces", "stress")}
-    rest = {name: plain[name] for name in ("status", "reason", "energy", "seconds", "attempts", "retryable")}
-    return OracleResult(key=key, crystal=crystal, level=Level(**plain["level"]), **arrays, **rest)
+    atoms, forces, stress = plain["crystal"], plain["forces"], plain["stress"]
+    return OracleResult(
+        key=key,
+        status=plain["status"],
+        reason=plain["reason"],
+        crystal=None if atoms is None else Crystal(**{part: atoms[part] for part in _ATOMS}, info=asked.info),
+        energy=plain["energy"],
+        forces=None if forces is None else np.array(forces),
+        stress=None if stress is None else np.array(stress),
+        seconds=plain["seconds"],
+        level=Level(**plain["level"]),
+        attempts=plain["attempts"],
+        retryable=plain["retryable"],
+    )

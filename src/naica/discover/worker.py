@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from naica.discover.oracle import Oracle, OracleResult, checked
 from naica.discover.spool import Spool
@@ -27,9 +27,7 @@ class NotLoaded(Exception):
 
 
 def start(oracle: bytes, spool: Spool | None, load_limit: float) -> None:
-    """Prepare this process: one thread per operation, die with the parent, load the oracle within `load_limit` seconds."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TORCH_NUM_THREADS"):
-        os.environ[name] = "1"
+    """Prepare this process: die with the parent, load the oracle within `load_limit` seconds."""
     _die_with_parent()
     # a load that hangs ends the process, which the parent sees; a load that raises is told by the first call
     alarm = threading.Timer(load_limit, os._exit, (98,))
@@ -66,16 +64,26 @@ def _die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True, name="parent watch").start()
 
 
-def call(key: str, crystal: Crystal, attempt: int, last: bool) -> OracleResult:
+@dataclass(frozen=True)
+class Order:
+    """One attempt at one job; `last` says that no other will follow."""
+
+    key: str
+    crystal: Crystal
+    attempt: int
+    last: bool
+
+
+def call(order: Order) -> OracleResult:
     """One oracle call in a worker; its result is in the spool before it is returned."""
     if _trouble:
         raise NotLoaded(_trouble[0])
-    return answer(_oracle[0], _spool[0], key, crystal, attempt, last)
+    return answer(_oracle[0], _spool[0], order)
 
 
-def answer(oracle: Oracle, spool: Spool | None, key: str, crystal: Crystal, attempt: int, last: bool) -> OracleResult:
+def answer(oracle: Oracle, spool: Spool | None, order: Order) -> OracleResult:
     """Ask the oracle once; whatever it throws or returns becomes a result. Final results go to the spool first."""
-    start = time.perf_counter()
+    start, key, crystal = time.perf_counter(), order.key, order.crystal
     try:
         answers = oracle.evaluate([crystal])
         result = answers[0] if isinstance(answers, list | tuple) and len(answers) == 1 else None
@@ -86,8 +94,8 @@ def answer(oracle: Oracle, spool: Spool | None, key: str, crystal: Crystal, atte
         # memory and files may be there at the next attempt; other errors repeat themselves
         passing = isinstance(error, MemoryError | OSError)
         result = replace(failure(oracle, key, f"{type(error).__name__}: {error}"), retryable=passing)
-    result = replace(result, key=key, attempts=attempt, seconds=time.perf_counter() - start)
-    if spool is not None and (last or not result.retryable):
+    result = replace(result, key=key, attempts=order.attempt, seconds=time.perf_counter() - start)
+    if spool is not None and (order.last or not result.retryable):
         try:
             spool.put(key, crystal, result)
         except OSError as error:

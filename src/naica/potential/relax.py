@@ -64,6 +64,7 @@ def relax(
     fmax: float = 0.05,
     steps: int = 300,
     cell: bool = True,
+    *,
     max_seconds: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Relaxed]:
@@ -95,29 +96,40 @@ def relax(
     items = [crystals] if isinstance(crystals, Crystal) else list(crystals)
     calc = calculator(model) if isinstance(model, str) else model
     known = elements_of(model) if isinstance(model, str) else None
+    task = _Task(calc, known, fmax, steps, cell, max_seconds)
     done = []
     for k, one in enumerate(items):
-        done.append(_relax_one(one, calc, known, fmax, steps, cell, max_seconds))
+        done.append(_relax_one(one, task))
         if progress is not None:
             progress(k + 1, len(items))
     return done
 
 
-def _relax_one(
-    crystal: Crystal, calc: Calculator, known: tuple[str, ...] | None, fmax: float, steps: int, cell: bool, max_seconds: float | None
-) -> Relaxed:
+@dataclass(frozen=True)
+class _Task:
+    """What is asked of every crystal."""
+
+    calc: Calculator
+    known: tuple[str, ...] | None
+    fmax: float
+    steps: int
+    cell: bool
+    max_seconds: float | None
+
+
+def _relax_one(crystal: Crystal, task: _Task) -> Relaxed:
     start = time.perf_counter()
-    foreign = [s for s in crystal.composition if known is not None and s not in known]
+    foreign = [s for s in crystal.composition if task.known is not None and s not in task.known]
     if foreign:
-        return _failed(start, f"the potential does not know {', '.join(foreign)}; it knows {', '.join(known or ())}")
-    deadline = None if max_seconds is None else start + max_seconds
+        return _failed(start, f"the potential does not know {', '.join(foreign)}; it knows {', '.join(task.known or ())}")
+    deadline = None if task.max_seconds is None else start + task.max_seconds
     taken, reasons = 0, []
-    for method in ("BFGS", "FIRE") if steps else ("BFGS",):
+    for method in ("BFGS", "FIRE") if task.steps else ("BFGS",):
+        run = _Run(crystal, task, deadline)
         try:
-            run = _Run(crystal, calc, cell, deadline)
-            converged = run.go(method, fmax, steps)
+            converged = run.go(method)
         except _OutOfTime:
-            return _failed(start, f"not finished within {max_seconds:g} s ({taken + run.steps} steps)", taken + run.steps)
+            return _failed(start, f"not finished within {task.max_seconds:g} s ({taken + run.steps} steps)", taken + run.steps)
         except _Astray as error:
             taken += run.steps
             reasons.append(f"{error} ({method}, step {run.steps})")
@@ -126,7 +138,7 @@ def _relax_one(
         except Exception as error:  # whatever a foreign calculator throws is this crystal's failure, not the batch's
             return _failed(start, f"{type(error).__name__}: {error}", taken)
         else:
-            return run.outcome(converged or not steps, taken, time.perf_counter() - start, fmax)
+            return run.outcome(converged, taken, time.perf_counter() - start)
     return _failed(start, "; ".join(reasons), taken)
 
 
@@ -137,26 +149,26 @@ def _failed(start: float, reason: str, steps: int = 0) -> Relaxed:
 class _Run:
     """One optimisation of one crystal, watched at every step."""
 
-    def __init__(self, crystal: Crystal, calc: Calculator, cell: bool, deadline: float | None) -> None:
-        self.start = crystal
+    def __init__(self, crystal: Crystal, task: _Task, deadline: float | None) -> None:
+        self.start, self.task = crystal, task
         self.atoms = _boxed(crystal)
-        self.atoms.calc = calc
-        self.cell = cell and bool(crystal.pbc.all())
+        self.atoms.calc = task.calc
+        self.cell = task.cell and bool(crystal.pbc.all())
         self.deadline = deadline
         self.steps = 0
 
-    def go(self, method: str, fmax: float, steps: int) -> bool:
-        """Optimise; True if the forces fell below `fmax` within `steps`."""
+    def go(self, method: str) -> bool:
+        """Optimise; True if the forces fell below the limit within the steps (or no steps were asked for)."""
         from ase import optimize
         from ase.filters import FrechetCellFilter
 
         self.watch()
-        if not steps:
+        if not self.task.steps:
             return True
         target: Any = FrechetCellFilter(self.atoms) if self.cell else self.atoms
         optimiser = getattr(optimize, method)(target, logfile=None)
         optimiser.attach(lambda: self.watch(optimiser.nsteps))
-        return bool(optimiser.run(fmax=fmax, steps=steps))
+        return bool(optimiser.run(fmax=self.task.fmax, steps=self.task.steps))
 
     def watch(self, step: int = 0) -> None:
         """Refuse structures and numbers out of bounds."""
@@ -177,14 +189,13 @@ class _Run:
         if len(forces) and np.abs(forces).max() > _FARTHEST_FORCE:
             raise _Astray(f"a force of {np.abs(forces).max():.3g} eV/Å (limit {_FARTHEST_FORCE:g})")
 
-    def outcome(self, converged: bool, earlier: int, seconds: float, fmax: float) -> Relaxed:
+    def outcome(self, converged: bool, earlier: int, seconds: float) -> Relaxed:
         """The result, with what is left of the forces if they did not vanish."""
         energy, forces = float(self.atoms.get_potential_energy()), np.array(self.atoms.get_forces(), dtype=np.float64)
         stress = np.array(self.atoms.get_stress(voigt=False), dtype=np.float64) if self.start.pbc.all() else None
         left = float(np.linalg.norm(forces, axis=1).max())
-        reason = (
-            "" if converged else f"not converged in {self.steps} steps: largest force {left:.3f} eV/Å, wanted {fmax:g} on atoms and cell"
-        )
+        wanted = f"largest force {left:.3f} eV/Å, wanted {self.task.fmax:g} on atoms and cell"
+        reason = "" if converged else f"not converged in {self.steps} steps: {wanted}"
         status: Literal["converged", "not converged"] = "converged" if converged else "not converged"
         return Relaxed(status, _crystal_of(self.atoms, self.start), energy, forces, stress, earlier + self.steps, seconds, reason)
 
