@@ -1,15 +1,17 @@
-"""Answers about models: predict, explain, train, evaluate, check, relax, import, list. Each takes a request and returns an `Answer`."""
+"""Answers from models: predict, explain, and the list of what there is. Each takes a request and returns an `Answer`."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from naica.app.answer import Answer, Table, number
-from naica.app.requests import EvaluateRequest, ExplainRequest, ImportRequest, PredictRequest, RelaxRequest, TrainRequest
+from naica.app.requests import ExplainRequest, PredictRequest
 from naica.app.structures import Named, Unreadable, read_structures
-from naica.errors import InputError, NaicaError
+from naica.errors import NaicaError
 
 if TYPE_CHECKING:
     from naica.training import Ensemble, Prediction
@@ -22,16 +24,22 @@ def _silent(done: int, total: int) -> None:
     """For callers that need no progress."""
 
 
+def load_model(name: str) -> Ensemble:
+    """A shipped model, a model folder, or the run folder of a training, whose model lies in ``model``."""
+    from naica.training import load
+
+    inner = Path(name) / "model"
+    return load(str(inner) if (inner / "card.json").is_file() else name)
+
+
 # --- predict -----------------------------------------------------------------------------------------------------------------
 def predict(request: PredictRequest, progress: Report = _silent) -> Answer:
     """Predict for each structure; a structure that cannot be judged is a row with its reason.
 
     The exit code is 2 if nothing could be predicted, or if `strict` and anything could not.
     """
-    from naica.training import load
-
     good, bad = read_structures(request.files)
-    ensemble = load(request.model)
+    ensemble = load_model(request.model)
     rows: list[dict[str, Any]] = []
     for start in range(0, len(good), _CHUNK):
         rows += _predict_chunk(ensemble, good[start : start + _CHUNK])
@@ -55,17 +63,11 @@ def _predict_chunk(ensemble: Ensemble, named: Sequence[Named]) -> list[dict[str,
 
 
 def _prediction_rows(prediction: Prediction, named: Sequence[Named]) -> list[dict[str, Any]]:
+    found = prediction.to_dicts()
+    kept = ("quantity", "value", "sigma", "entropy", "unit", "warnings")
     return [
-        {
-            "file": one.name,
-            "formula": one.crystal.formula,
-            "quantity": prediction.quantity,
-            "value": float(prediction.value[k]),
-            "sigma": float(prediction.sigma[k]),
-            "unit": prediction.unit,
-            "warnings": list(prediction.warnings[k]),
-        }
-        for k, one in enumerate(named)
+        {"file": one.name, "formula": one.crystal.formula, **{k: row[k] for k in kept if k in row}}
+        for one, row in zip(named, found, strict=True)
     ]
 
 
@@ -76,80 +78,104 @@ def _bad_row(bad: Unreadable) -> dict[str, Any]:
 def _prediction_table(rows: Sequence[dict[str, Any]]) -> Table:
     from naica.fields import FIELDS
 
-    good = next((r for r in rows if "error" not in r), None)
-    heading = "value"
-    if good:
-        known = FIELDS.get(good["quantity"])
-        heading = (known.label if known else good["quantity"]) + (f" ({good['unit']})" if good["unit"] else "")
+    good: dict[str, Any] = next((r for r in rows if "error" not in r), {})
+    known = FIELDS.get(good.get("quantity", ""))
+    heading = (known.label if known else good.get("quantity", "value")) + (f" ({good['unit']})" if good.get("unit") else "")
+    spread = "entropy (bits)" if "entropy" in good else "1 σ"
     cells = tuple(
         (r["file"], "", "", "", f"not predicted: {r['error']}")
         if "error" in r
-        else (r["file"], r["formula"], number(r["value"]), f"± {number(r['sigma'])}", "; ".join(r["warnings"]))
+        else (r["file"], r["formula"], number(r["value"]), _spread(r), "; ".join(r["warnings"]))
         for r in rows
     )
-    return Table(("file", "formula", heading, "1 σ", "remarks"), cells, right=(heading, "1 σ"))
+    return Table(("file", "formula", heading, spread, "remarks"), cells, right=(heading, spread))
+
+
+def _spread(row: dict[str, Any]) -> str:
+    return number(row["entropy"]) if "entropy" in row else f"± {number(row['sigma'])}"
 
 
 def _prediction_notes(ensemble: Ensemble, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     if all("error" in r for r in rows):
         return ()
-    level = getattr(ensemble.members[0].target, "level", None)
-    return (f"level of theory: {level or 'unknown'}; ± is one calibrated standard deviation of the ensemble",)
+    bars = "calibrated" if ensemble.calibrated else "not calibrated: the plain spread of the members"
+    return (f"level of theory: {ensemble.target.level or 'unknown'}; error bars (1 standard deviation) are {bars}",)
 
 
 # --- explain -----------------------------------------------------------------------------------------------------------------
 def explain(request: ExplainRequest, progress: Report = _silent) -> Answer:
-    """Site contributions; their mean is the prediction.
+    """Site contributions of each structure, mean over the members; their mean over the sites is the prediction.
 
     Raises
     ------
     InputError
-        If the model has no per-site head; the message says how to train one.
+        If the model has no contributions of sites; the message says how to train one that has.
     """
-    from naica.graphs import graph
-    from naica.training import load
-
     good, bad = read_structures(request.files)
-    ensemble = load(request.model)
+    ensemble = load_model(request.model)
     structures: list[dict[str, Any]] = []
     for k, one in enumerate(good):
         try:
-            sites = _site_contributions(ensemble, graph([one.crystal], ensemble.members[0].backbone.needs))
+            structures.append(_explained(ensemble, one))
         except NaicaError as error:
-            if isinstance(error, InputError) and "sites" in str(error):
-                raise
+            if ensemble.members[0].pooling != "sites":
+                raise  # it is the model that cannot, whatever the structure
             bad.append(Unreadable(one.name, str(error)))
-            continue
-        symbols = one.crystal.symbols
-        structures.append(
-            {
-                "file": one.name,
-                "formula": one.crystal.formula,
-                "value": float(sites.mean()),
-                "sites": [{"index": i, "element": symbols[i], "contribution": float(v)} for i, v in enumerate(sites)],
-            }
-        )
         progress(k + 1, len(good))
     blocks = tuple(_site_table(s) for s in structures) + tuple(f"{b.name}: {b.reason}" for b in bad)
     data = {"model": request.model, "structures": structures, "failed": [_bad_row(b) for b in bad]}
     return Answer(data, blocks, exit_code=0 if structures else 2)
 
 
-def _site_contributions(ensemble: Ensemble, batch: Any) -> Any:
-    """(N,) contributions in the model's unit, mean over members."""
-    import torch
+def _explained(ensemble: Ensemble, one: Named) -> dict[str, Any]:
+    from naica.graphs import graph
 
-    if getattr(ensemble.members[0].head, "pooling", None) != "sites":
-        raise InputError(
-            "this model has no contributions of sites: its head pools before the last layer. "
-            'Train one with head pooling "sites" ([head] pooling = "sites" in the config), then explain that'
-        )
-    with torch.no_grad():
-        parts = [member.sites(batch).reshape(-1) for member in ensemble.members]
-    return torch.stack(parts).mean(0).double().cpu().numpy()
+    sites = ensemble.sites(graph(one.crystal, ensemble.needs)).mean(axis=0)
+    unit, symbols = ensemble.target.unit, one.crystal.symbols
+    rows = [{"index": i, "element": symbols[i], "contribution": float(value)} for i, value in enumerate(sites)]
+    return {"file": one.name, "formula": one.crystal.formula, "value": float(sites.mean()), "unit": unit, "sites": rows}
 
 
 def _site_table(structure: dict[str, Any]) -> Table:
     rows = tuple((str(s["index"]), s["element"], f"{s['contribution']:+.3f}") for s in structure["sites"])
-    title = f"{structure['file']}  {structure['formula']}  mean {structure['value']:.3f}"
+    title = f"{structure['file']}  {structure['formula']}  prediction {structure['value']:.3f} {structure['unit']}"
     return Table(("site", "element", "contribution"), rows, title, right=("site", "contribution"))
+
+
+# --- what there is -------------------------------------------------------------------------------------------------------------
+def shipped_models() -> dict[str, dict[str, Any]]:
+    """The cards of the models inside the package, by name; read without loading any network."""
+    folder = files("naica") / "training" / "weights"
+    found = sorted((p for p in folder.iterdir() if (p / "card.json").is_file()), key=lambda p: p.name) if folder.is_dir() else []
+    return {p.name: json.loads((p / "card.json").read_text(encoding="utf-8")) for p in found}
+
+
+def potential_names() -> list[str]:
+    """Names of the interatomic potentials."""
+    from naica.potential.calculators import CALCULATORS
+
+    return list(CALCULATORS)
+
+
+def models() -> Answer:
+    """Shipped models with their test errors, architectures that can be trained, potentials."""
+    from naica.models import ARCHITECTURES
+
+    shipped = shipped_models()
+    data = {
+        "models": [{"name": n, "quantity": c["target"]["quantity"], "members": c["members"], "metrics": c["metrics"]} for n, c in shipped.items()],
+        "architectures": list(ARCHITECTURES),
+        "potentials": potential_names(),
+    }
+    rows = tuple((n, c["target"]["quantity"], c["architecture"], str(c["members"]), _test_error(c)) for n, c in shipped.items())
+    table = Table(("model", "quantity", "architecture", "members", "test error"), rows, right=("members",))
+    told = (f"architectures: {', '.join(data['architectures'])}", f"potentials: {', '.join(data['potentials'])}")
+    return Answer(data, (table if rows else "no model is shipped with this copy", *told))
+
+
+def _test_error(card: dict[str, Any]) -> str:
+    from naica.fields import FIELDS
+
+    mae = (card["metrics"].get("test") or {}).get("mae")
+    known = FIELDS.get(card["target"]["quantity"])
+    return "–" if mae is None else f"{mae:.3f} {known.unit if known else ''}".strip()
