@@ -17,7 +17,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fractions import Fraction
 from functools import cache, cached_property
@@ -74,8 +74,9 @@ class Prototype:
     charges : their oxidation states in the example; None where the bonds are metallic or covalent
     cell : a, b, c in Å and α, β, γ in degrees of the example's conventional cell
     sites : the occupied Wyckoff positions
-    equivalent : orders of the labels that give the same structure, without the trivial one; rocksalt has ("BA",)
-    dual_of : prototype of the same geometry with other labels (antifluorite: fluorite), or None
+    equivalent : orders of the labels that give the same structure up to small changes of free parameters, without the trivial order;
+        rocksalt has ("BA",)
+    dual_of : prototype of the same geometry with other labels or charges (antifluorite: fluorite), or None
     """
 
     name: str
@@ -113,6 +114,11 @@ class Prototype:
     def example(self) -> str:
         """Formula of the example compound."""
         return format_formula(dict(zip(self.elements, self.amounts, strict=True)))
+
+    @property
+    def is_boxed_molecule(self) -> bool:
+        """True for the molecules in a box, which are references and no structure types."""
+        return self.name.endswith("-molecule")
 
     @property
     def n_atoms(self) -> int:
@@ -153,7 +159,8 @@ class Prototype:
             orbit = _orbit(np.array(site.position), rotations, translations)
             if len(orbit) != site.multiplicity:
                 raise InputError(
-                    f"prototype {self.name}: {site.position} has {len(orbit)} points in space group {self.spacegroup}; expected those of {site.wyckoff}"
+                    f"prototype {self.name}: {site.position} has {len(orbit)} points in space group {self.spacegroup};"
+                    f" expected those of {site.wyckoff}"
                 )
             inner = _distinct(orbit @ np.linalg.inv(basis))
             points.append(inner)
@@ -335,23 +342,28 @@ def _by_stoichiometry() -> dict[tuple[int, ...], list[Prototype]]:
     return dict(found)
 
 
-def reference_structure(symbol: str) -> Crystal:
-    """The stable form of an element at low temperature (H, N, O, F, Cl: one molecule in a periodic box), in its primitive cell.
+def reference_structure(symbol: str, molecule: bool = False) -> Crystal:
+    """The stable form of an element at low temperature in its primitive cell: the zero of formation energies.
 
-    The box keeps molecules apart by about 10 Å and is periodic in all directions, so that every calculator can take it.
+    O and N are their molecular crystals (α-O2, α-N2), H, F and Cl one molecule in a periodic box of 10 Å and more. With `molecule` O and N
+    are such a box too. Boxes are periodic in all directions, so that every calculator takes them; which form is better depends on it:
+    density functionals place the molecule well, while potentials fitted to crystals know the solid better (CHGNet puts α-O2
+    0.09 eV/atom below the box). Take one form throughout a campaign.
 
     Raises
     ------
     InputError
-        If the element is unknown, or its structure is not in the library (for example Pu, with 16 atoms in a monoclinic cell).
+        If the element is unknown, its structure is not in the library (for example Pu, 16 atoms in a monoclinic cell), or `molecule` is
+        asked of an element that forms none here.
     """
-    found = _table()["references"].get(element(symbol).symbol)
-    if found is None:
-        known = " ".join(_table()["references"])
-        raise InputError(f"no reference structure for {symbol}; give one as a file. Known: {known}")
-    name, *short = found
-    entry = PROTOTYPES[name]
-    cell = _full_cell(entry.spacegroup, short) if short else entry.cell
-    from dataclasses import replace
-
-    return replace(entry, cell=cell).crystal([symbol])
+    name = element(symbol).symbol
+    if molecule:
+        if f"{name}2-molecule" not in PROTOTYPES:
+            raise InputError(f"no molecule for {name}; expected H, N, O, F or Cl")
+        return PROTOTYPES[f"{name}2-molecule"].crystal()
+    known = _table()["references"]
+    if name not in known:
+        raise InputError(f"no reference structure for {name}; give one as a file. Known: {' '.join(known)}")
+    structure, *short = known[name]
+    found = PROTOTYPES[structure]
+    return replace(found, cell=_full_cell(found.spacegroup, short)).crystal([name]) if short else found.crystal([name])

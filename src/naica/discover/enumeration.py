@@ -1,0 +1,115 @@
+"""Candidates by decoration of the prototype library: every chemical subsystem × every prototype × every distinct order of elements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import combinations, permutations, product
+
+from naica.discover.recipes import PROTOTYPE, Recipe
+from naica.errors import InputError
+from naica.structure.elements import Element, element
+from naica.structure.prototypes import LABELS, PROTOTYPES, Prototype, prototype
+
+
+def prototype_recipes(
+    elements: Iterable[str],
+    n_elements: Sequence[int] = (2, 3),
+    balanced: bool = True,
+    max_atoms: int | None = None,
+    prototypes: Sequence[str | Prototype] | None = None,
+) -> Iterator[Recipe]:
+    """Recipes of all prototypes decorated with the subsets of `elements`, each structure once, always in the same order.
+
+    Parameters
+    ----------
+    elements : symbols of the chemical system
+    n_elements : sizes of the subsystems to decorate
+    balanced : only decorations whose oxidation states add up to zero, with cations and anions where the example compound has them;
+        metallic prototypes are then left out. False: every distinct order of the elements on the labels
+    max_atoms : largest primitive cell
+    prototypes : names or prototypes to use instead of the whole library
+
+    Notes
+    -----
+    A label's element takes one common oxidation state of the sign of the example's charge. Where the example itself bonds within
+    its anions or cations (S⁻ of pyrite), elements of the same group may take the example's unusual state. A non-metal is no cation beside
+    a less electronegative anion. Mixed valence on one label (Fe3O4) is not enumerated; unary prototypes count as balanced.
+
+    Raises
+    ------
+    InputError
+        For unknown elements or prototypes, and sizes below 1.
+    """
+    numbers = sorted({element(s).number for s in elements})
+    sizes = sorted(set(n_elements))
+    if not sizes or sizes[0] < 1:
+        raise InputError(f"n_elements = {list(n_elements)}; expected sizes of subsystems such as (2, 3)")
+    chosen = _chosen(prototypes, balanced, max_atoms)
+    return _recipes(numbers, sizes, balanced, chosen)
+
+
+def _chosen(prototypes: Sequence[str | Prototype] | None, balanced: bool, max_atoms: int | None) -> list[Prototype]:
+    """The prototypes to decorate. Without charges a dual is its partner with other labels, so one of the two suffices."""
+    if prototypes is None:
+        found = [p for p in PROTOTYPES.values() if not p.is_boxed_molecule and (balanced or p.dual_of is None)]
+    else:
+        found = list(dict.fromkeys(p if isinstance(p, Prototype) else prototype(p) for p in prototypes))
+        names = {p.name for p in found}
+        found = [p for p in found if balanced or p.dual_of not in names]
+    if balanced:
+        found = [p for p in found if p.charges is not None or len(p.elements) == 1]
+    return [p for p in found if max_atoms is None or p.n_atoms <= max_atoms]
+
+
+def _recipes(numbers: Sequence[int], sizes: Sequence[int], balanced: bool, prototypes: Sequence[Prototype]) -> Iterator[Recipe]:
+    for size in sizes:
+        fitting = [p for p in prototypes if len(p.elements) == size]
+        for system in combinations(numbers, size):
+            for found in fitting:
+                for order in _distinct_orders(system, found, balanced):
+                    yield Recipe(PROTOTYPE + found.name, tuple(enumerate(order, start=1)), origin="prototype")
+
+
+def _distinct_orders(system: Sequence[int], found: Prototype, balanced: bool) -> Iterator[tuple[int, ...]]:
+    """Assignments of the elements to the labels; of several that give one structure the first."""
+    seen: set[tuple[int, ...]] = set()
+    for order in permutations(system):
+        if balanced and not is_allowed(found, order):
+            continue
+        same = {order, *(tuple(order[LABELS.index(label)] for label in way) for way in found.equivalent)}
+        if not same & seen:
+            seen.add(order)
+            yield order
+
+
+def is_allowed(found: Prototype, numbers: Sequence[int]) -> bool:
+    """Whether atomic numbers on the labels of a prototype balance with the signs of its example (always, for a unary one)."""
+    if len(found.elements) == 1:
+        return True
+    if found.charges is None:
+        return False
+    chosen = [element(z) for z in numbers]
+    positive = [e for e, q in zip(chosen, found.charges, strict=True) if q > 0]
+    negative = [e for e, q in zip(chosen, found.charges, strict=True) if q < 0]
+    if any(_against_electronegativity(cation, anion) for cation in positive for anion in negative):
+        return False
+    states = [_states(z, s, q) for z, s, q in zip(numbers, found.elements, found.charges, strict=True)]
+    return any(sum(n * q for n, q in zip(found.amounts, way, strict=True)) == 0 for way in product(*states))
+
+
+def _against_electronegativity(cation: Element, anion: Element) -> bool:
+    """True for a non-metal as cation of a less electronegative anion; between metals Pauling's values are too close to forbid."""
+    if cation.is_metal:
+        return False
+    return (cation.electronegativity or 0.0) > (anion.electronegativity or 0.0)
+
+
+@lru_cache(maxsize=65536)
+def _states(number: int, example: str, charge: int) -> tuple[int, ...]:
+    """The oxidation states an element may take where the example has `charge`."""
+    here, model = element(number), element(example)
+    states = {q for q in here.oxidation_states if q * charge > 0}
+    if charge not in model.oxidation_states and here.group == model.group:
+        states.add(charge)
+    return tuple(sorted(states))
