@@ -72,8 +72,9 @@ class Crystal:
     def from_fractional(
         cls, numbers: ArrayLike, fractional: ArrayLike, cell: ArrayLike, pbc: Any = True, info: Mapping[str, Any] | None = None
     ) -> Crystal:
-        """A crystal from fractional coordinates (n, 3) and a cell (3, 3) in Å."""
+        """A crystal from fractional coordinates (n, 3) and a cell in Å: (3, 3), or three edges at right angles."""
         lattice = np.asarray(cell, dtype=np.float64)
+        lattice = np.diag(lattice) if lattice.shape == (3,) else lattice
         frac = np.asarray(fractional, dtype=np.float64).reshape(-1, 3)
         return cls(np.asarray(numbers), frac @ lattice, lattice, pbc, info or {})
 

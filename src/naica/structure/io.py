@@ -10,12 +10,15 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from naica.errors import InputError, NaicaError
 from naica.structure.convert import closest_pair, from_ase, from_pymatgen, to_ase, to_pymatgen
@@ -140,13 +143,28 @@ def _text(file: Path, suffix: str) -> str:
 
 
 def _read_cif(text: str) -> list[Crystal]:
+    blocks = re.split(r"^\s*(?=data_)", text, flags=re.MULTILINE | re.IGNORECASE)[1:]
+    if not blocks:
+        raise InputError("not a CIF: no data_ block found; expected text starting with a line like 'data_NaCl'")
+    # many CIFs carry blocks of nothing but bibliography
+    with_atoms = [block for block in blocks if "_atom_site" in block.lower()]
+    if not with_atoms:
+        raise InputError(f"no _atom_site loop in this CIF; expected {_expected('cif')}")
+    return [_read_cif_block(block) for block in with_atoms]
+
+
+def _read_cif_block(block: str) -> Crystal:
     from pymatgen.io.cif import CifParser
 
-    if "data_" not in text.lower():
-        raise InputError("not a CIF: no data_ block found; expected text starting with a line like 'data_NaCl'")
-    parser = CifParser.from_str(text)
-    structures = parser.parse_structures(primitive=False, on_error="raise")
-    return [from_pymatgen(s).replace(info={}) for s in structures]
+    parser = CifParser.from_str(block)
+    (structure,) = parser.parse_structures(primitive=False, on_error="raise")
+    crystal = from_pymatgen(structure).replace(info={})
+    # the parser sorts sites by element; users and per-site results expect the order of the file
+    (content,) = parser.as_dict().values()
+    labels: list[str] = content.get("_atom_site_label", [])
+    place = {label: k for k, label in reversed(list(enumerate(labels)))}
+    order = np.argsort([place.get(label, len(labels)) for label in structure.labels], kind="stable")
+    return crystal.replace(numbers=crystal.numbers[order], positions=crystal.positions[order])
 
 
 def _read_json(file: Path, text: str) -> list[Crystal]:
@@ -273,8 +291,8 @@ def check_overlap(crystal: Crystal, minimum: float = OVERLAP) -> None:
 def write(crystals: Crystal | Sequence[Crystal], path: str | Path, format: str | None = None) -> None:
     """Write one structure, or several into a format with frames (extxyz, traj, json, cif).
 
-    CIF keeps cell parameters and fractional coordinates (10 digits, P1) but not the orientation of the cell; JSON (pymatgen's
-    dictionaries) and traj keep everything exactly, extxyz 8 decimals.
+    CIF keeps cell parameters and fractional coordinates (P1, atoms in their order) but not the orientation of the cell nor `info`; JSON
+    (pymatgen's dictionaries) and traj keep everything exactly, extxyz 8 decimals.
 
     Raises
     ------
@@ -289,7 +307,7 @@ def write(crystals: Crystal | Sequence[Crystal], path: str | Path, format: str |
     kind = format.lower() if format else inner.lower()
     try:
         if kind.endswith(".cif") or kind == "cif":
-            _write_text(file, suffix, "\n".join(_cif_text(c) for c in frames))
+            _write_text(file, suffix, "\n".join(_cif_text(c, _block_name(c, k, len(frames))) for k, c in enumerate(frames)))
         elif (kind.endswith(".json") and format is None) or kind == "json":
             _write_text(file, suffix, _json_text(frames))
         else:
@@ -307,13 +325,38 @@ def _write_text(file: Path, suffix: str, text: str) -> None:
         handle.write(text.encode())
 
 
-def _cif_text(crystal: Crystal) -> str:
-    from pymatgen.io.cif import CifWriter
+def _block_name(crystal: Crystal, k: int, n: int) -> str:
+    return crystal.formula if n == 1 else f"{crystal.formula}_{k}"
 
+
+def _cif_text(crystal: Crystal, block: str) -> str:
+    """A CIF block in P1 with the atoms in their order; pymatgen's writer sorts them and names every block by its formula."""
     if not crystal.pbc.all():
         raise InputError(f"a CIF needs three periodic directions; {crystal!r} has pbc {crystal.pbc.tolist()}. Use .xyz or .json")
-    structure: Any = to_pymatgen(crystal.replace(info={}))
-    return str(CifWriter(structure, significant_figures=10))
+    lengths = np.linalg.norm(crystal.cell, axis=1)
+    a, b, c = crystal.cell / lengths[:, None]
+    angles = [float(np.degrees(np.arccos(np.clip(cosine, -1, 1)))) for cosine in (b @ c, a @ c, a @ b)]
+    frac = crystal.fractional
+    sites = [
+        f"{symbol}{k} {symbol} {x:.12f} {y:.12f} {z:.12f} 1"
+        for k, (symbol, (x, y, z)) in enumerate(zip(crystal.symbols, frac - np.floor(frac), strict=True))
+    ]
+    full_formula = " ".join(f"{s}{n}" for s, n in crystal.composition.items())
+    return "\n".join(
+        [
+            f"data_{block}",
+            *(f"_cell_length_{name} {value:.10f}" for name, value in zip("abc", lengths, strict=True)),
+            *(f"_cell_angle_{name} {value:.10f}" for name, value in zip(("alpha", "beta", "gamma"), angles, strict=True)),
+            "_symmetry_space_group_name_H-M 'P 1'",
+            "_symmetry_Int_Tables_number 1",
+            f"_chemical_formula_sum '{full_formula}'",
+            "loop_\n_symmetry_equiv_pos_as_xyz\n'x, y, z'",
+            "loop_",
+            *(f"_atom_site_{name}" for name in ("label", "type_symbol", "fract_x", "fract_y", "fract_z", "occupancy")),
+            *sites,
+            "",
+        ]
+    )
 
 
 def _json_text(frames: list[Crystal]) -> str:

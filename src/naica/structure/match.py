@@ -1,9 +1,10 @@
 """Are two crystals the same structure? pymatgen's ``StructureMatcher`` behind cheap filters.
 
 The matcher (primitive cells, equal volumes, ltol 0.2, stol 0.3, 5°) does some hundred pairs a second, so it sees only pairs that differ in
-content and share the reduced formula, and on request the prototype label. Its verdict is not transitive (A~B, A~C, B≁C occurs: materialsproject/pymatgen#4528);
-here every crystal is compared with the *representative* of each group, the first crystal in it, and joins the nearest one that
-matches. Groups therefore never chain through intermediates, and the distance to the representative is kept to be looked at.
+content and share the reduced formula, and on request the prototype label. Its verdict is not transitive (A~B, A~C, B≁C occurs:
+materialsproject/pymatgen#4528); here every crystal is compared with the *representative* of each group, the first crystal in it, and
+joins the nearest one that matches. Groups therefore never chain through intermediates, and the distance to the representative is kept
+to be looked at.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ Prefilter = Literal["label", "formula"]
 # wider than the 0.01 Å of `symmetry`: two relaxations of one phase should get one label
 LABEL_TOLERANCE = 0.1
 _STOL = 0.3
+_BOND_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,13 +153,13 @@ def _rms(a: Structure, b: Structure, scale: bool) -> float | None:
 
 
 def _same_molecule(a: Crystal, b: Crystal) -> float | None:
-    """Rms difference of the sorted distances of each pair of elements in Å, or None if one differs by more than 0.3 Å."""
+    """Rms difference of the sorted distances of each pair of elements in Å, or None if one differs by more than 0.1 Å."""
     if a.composition != b.composition:
         return None
     if len(a) == 1:
         return 0.0
     difference = _pair_distances(a) - _pair_distances(b)
-    return None if np.abs(difference).max() > _STOL else float(np.sqrt(np.mean(difference**2)))
+    return None if np.abs(difference).max() > _BOND_TOLERANCE else float(np.sqrt(np.mean(difference**2)))
 
 
 def _pair_distances(crystal: Crystal) -> NDArray[np.float64]:
