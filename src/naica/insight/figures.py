@@ -39,45 +39,57 @@ def hull_figure(hull: Record, unstable_up_to: float = 0.5) -> Figure:
 
 
 def hit_rate_figure(rounds: Sequence[Record]) -> Figure:
-    """Hit rate per round and arm as bars, with their confidence intervals; hits and trials are written on the bars.
+    """Hit rate per round and arm as bars, with their confidence intervals; hits and trials are written below the bars.
 
     `rounds` : ``[{"round", "hit_rate", "low", "high", "arms": {arm: {"n", "hits", "rate", "low", "high"}}}]``, rates from 0 to 1.
     """
     import plotly.graph_objects as go
 
     names = list(dict.fromkeys(arm for r in rounds for arm in (r.get("arms") or {})))
-    bars = []
-    for arm in names:
-        cells = [(r["round"], r["arms"][arm]) for r in rounds if (r.get("arms") or {}).get(arm, {}).get("n")]
-        if cells:
-            bars.append(_rate_bars(arm, [c[0] for c in cells], [c[1] for c in cells]))
-    if not bars:
+    names = [n for n in names if any((r.get("arms") or {}).get(n, {}).get("n") for r in rounds)]
+    if not names:
         return empty("no computed candidates yet")
-    figure = go.Figure(bars)
-    figure.update_layout(barmode="group", bargap=0.3, legend_title_text="picked by")
-    figure.update_xaxes(title_text="round", type="category", categoryorder="array", categoryarray=[str(r["round"]) for r in rounds])
-    figure.update_yaxes(title_text="hit rate (% of computed candidates)", range=[0, 108], tickvals=[0, 20, 40, 60, 80, 100])
+    figure = go.Figure()
+    width = 0.8 / len(names)
+    for k, arm in enumerate(names):
+        shift = (k - (len(names) - 1) / 2) * width
+        cells = [(at + shift, r["round"], r["arms"][arm]) for at, r in enumerate(rounds) if (r.get("arms") or {}).get(arm, {}).get("n")]
+        _add_rate_bars(figure, arm, 0.92 * width, cells)
+    figure.update_layout(legend_title_text="picked by", barmode="overlay")
+    figure.update_xaxes(
+        title_text="round (hits / computed under each bar)",
+        tickvals=list(range(len(rounds))),
+        ticktext=[str(r["round"]) for r in rounds],
+        showgrid=False,
+        zeroline=False,
+    )
+    figure.update_yaxes(title_text="hit rate (% of computed candidates)", range=[-9, 104], tickvals=[0, 20, 40, 60, 80, 100])
     return dressed(figure)
 
 
-def _rate_bars(arm: str, rounds: list[Any], cells: list[Record]) -> Any:
-    import plotly.graph_objects as go
-
-    rates = [100 * c["hits"] / c["n"] for c in cells]
-    up = [max(0.0, 100 * _number(c.get("high"), r / 100) - r) for c, r in zip(cells, rates, strict=True)]
-    down = [max(0.0, r - 100 * _number(c.get("low"), r / 100)) for c, r in zip(cells, rates, strict=True)]
-    return go.Bar(
+def _add_rate_bars(figure: Figure, arm: str, width: float, cells: list[tuple[float, Any, Record]]) -> None:
+    rates = [100 * c["hits"] / c["n"] for _, _, c in cells]
+    up = [max(0.0, 100 * _number(c.get("high"), r / 100) - r) for (_, _, c), r in zip(cells, rates, strict=True)]
+    down = [max(0.0, r - 100 * _number(c.get("low"), r / 100)) for (_, _, c), r in zip(cells, rates, strict=True)]
+    figure.add_bar(
         name=arm,
-        x=[str(r) for r in rounds],
+        x=[at for at, _, _ in cells],
         y=rates,
+        width=width,
         marker_color=arm_colour(arm),
         error_y={"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1.2, "width": 5, "color": "#111827"},
-        text=[f"{c['hits']}/{c['n']}" for c in cells],
-        textposition="inside",
-        insidetextanchor="start",
-        customdata=[[c["hits"], c["n"], r - d, r + u] for c, r, d, u in zip(cells, rates, down, up, strict=True)],
-        hovertemplate=f"round %{{x}}, {arm}<br>%{{customdata[0]}} of %{{customdata[1]}} hits: %{{y:.1f}} %"
-        "<br>95 % interval %{customdata[2]:.1f} to %{customdata[3]:.1f} %<extra></extra>",
+        customdata=[[name, c["hits"], c["n"], r - d, r + u] for (_, name, c), r, d, u in zip(cells, rates, down, up, strict=True)],
+        hovertemplate=f"round %{{customdata[0]}}, {arm}<br>%{{customdata[1]}} of %{{customdata[2]}} hits: %{{y:.1f}} %"
+        "<br>95 % interval %{customdata[3]:.1f} to %{customdata[4]:.1f} %<extra></extra>",
+    )
+    figure.add_scatter(
+        x=[at for at, _, _ in cells],
+        y=[-4] * len(cells),
+        mode="text",
+        text=[f"{c['hits']}/{c['n']}" for _, _, c in cells],
+        textfont={"size": 11, "color": "#374151"},
+        hoverinfo="skip",
+        showlegend=False,
     )
 
 
@@ -155,7 +167,8 @@ def learning_figure(learning: Sequence[Record], quantity: str = "formation_energ
             hovertemplate=f"round %{{customdata[0]}}: %{{y:.3f}} {unit}<br>%{{x}} labels, judged on %{{customdata[1]}}<extra></extra>",
         )
     )
-    figure.update_xaxes(title_text="labels of the campaign's own level of theory", rangemode="tozero")
+    most = max(_number(p["labels"]) for p in rows) or 1.0
+    figure.update_xaxes(title_text="labels of the campaign's own level of theory", range=[-0.06 * most, 1.06 * most], zeroline=False)
     figure.update_yaxes(title_text=f"mean absolute error ({unit})", range=[0, 1.2 * max(_number(p["mae"]) for p in rows) or 1.0])
     return dressed(figure)
 

@@ -46,7 +46,9 @@ def binary(elements: Sequence[str], entries: Sequence[Record]) -> Figure:
     )
     _add_points(figure, entries, [spot(e) for e in entries])
     figure.update_xaxes(title_text=f"atomic fraction of {elements[1]} in {elements[0]}–{elements[1]}", range=[-0.04, 1.04])
-    figure.update_yaxes(title_text=_FORMATION.axis)
+    depth = min(0.0, *(c[1] for c in corners)) or -0.1
+    # room below the deepest point for its name
+    figure.update_yaxes(title_text=_FORMATION.axis, range=[1.12 * depth, max(0.0, *(spot(e)[1] for e in entries)) - 0.08 * depth])
     return dressed(figure)
 
 
@@ -64,10 +66,10 @@ def ternary(elements: Sequence[str], entries: Sequence[Record]) -> Figure:
     stable = np.array([bool(e["stable"]) for e in entries])
     x, y = _tie_lines(spots[stable], np.array([float(e["formation_energy"]) for e in entries])[stable])
     figure.add_scatter(x=x, y=y, mode="lines", line={"color": BLACK, "width": 1}, name="tie lines", hoverinfo="skip")
-    _add_points(figure, entries, [tuple(s) for s in spots])
+    _add_points(figure, entries, [tuple(s) for s in spots], name_elements=False)
     _name_corners(figure, elements)
-    figure.update_xaxes(visible=False, range=[-0.12, 1.12])
-    figure.update_yaxes(visible=False, range=[-0.12, 0.98], scaleanchor="x")
+    figure.update_xaxes(visible=False, range=[-0.1, 1.1])
+    figure.update_yaxes(visible=False, range=[-0.1, 0.97], scaleanchor="x")
     return dressed(figure)
 
 
@@ -79,8 +81,7 @@ def survey(elements: Sequence[str], entries: Sequence[Record]) -> Figure:
 
     figure = go.Figure()
     _add_points(figure, entries, [(float(e["formation_energy"]), float(e["above_hull"])) for e in entries])
-    figure.update_layout(title_text="–".join(elements))
-    figure.update_xaxes(title_text=_FORMATION.axis)
+    figure.update_xaxes(title_text=f"{_FORMATION.axis} in {'–'.join(elements)}")
     figure.update_yaxes(title_text=_ABOVE.axis)
     return dressed(figure)
 
@@ -90,8 +91,8 @@ def _name_corners(figure: Figure, elements: Sequence[str]) -> None:
         figure.add_annotation(x=x, y=y, text=f"<b>{name}</b>", showarrow=False, yshift=shift, font={"size": 18})
 
 
-def _add_points(figure: Figure, entries: Sequence[Record], spots: Sequence[tuple[float, ...]]) -> None:
-    """Unstable entries below, then stable ones known from the start (circles), then stable finds (stars)."""
+def _add_points(figure: Figure, entries: Sequence[Record], spots: Sequence[tuple[float, ...]], name_elements: bool = True) -> None:
+    """Unstable entries below, then stable ones known from the start (circles), then stable finds (stars); the stable ones named."""
     groups: dict[str, list[int]] = {"unstable": [], "stable, known at the start": [], "stable, found": []}
     for index, e in enumerate(entries):
         found = "stable, known at the start" if e.get("origin") == "start" else "stable, found"
@@ -109,7 +110,8 @@ def _add_points(figure: Figure, entries: Sequence[Record], spots: Sequence[tuple
                 name=name,
                 x=[spots[i][0] for i in rows],
                 y=[spots[i][1] for i in rows],
-                text=[subscripts(entries[i]["formula"]) for i in rows],
+                text=[subscripts(entries[i]["formula"]) if name_elements or max(entries[i]["fractions"]) < 1 else "" for i in rows],
+                textposition=["top center" if float(entries[i]["formation_energy"]) >= 0 else "bottom center" for i in rows],
                 customdata=[_hover_values(entries[i]) for i in rows],
                 hovertemplate=_HOVER,
                 **looks[name],
@@ -133,7 +135,6 @@ def _unstable_marker(above: Sequence[float]) -> dict[str, Any]:
 def _stable_look(colour: str, symbol: str, size: int) -> dict[str, Any]:
     return {
         "mode": "markers+text",
-        "textposition": "top center",
         "textfont": {"size": 13, "color": BLACK},
         "marker": {"symbol": symbol, "size": size, "color": colour, "line": {"color": "white", "width": 1}},
     }
