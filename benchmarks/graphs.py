@@ -81,7 +81,9 @@ def main() -> None:
     parser.add_argument("--json", help="file for the numbers")
     args = parser.parse_args()
     rates = measure(args.count, args.peer_count, args.repeats)
-    print(f"{args.count} crystals, {rates['atoms']:.1f} atoms on average; crystals per CPU second, one thread, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"{args.count} crystals, {rates['atoms']:.1f} atoms on average; crystals per CPU second, one thread, load {os.getloadavg()[0]:.1f}"
+    )
     for name in ("peer", "naica from crystals", "naica from a table", "naica, all within 5 Å"):
         print(f"{name:24}{rates[name]:10.0f}{rates[name] / rates['peer']:8.0f} x")
     if args.json:
