@@ -19,8 +19,22 @@ def list_sets() -> Answer:
     from naica.data.registry import data_root, sets
 
     found = sets()
-    data = [{"name": s.name, "title": s.title, "rows": s.rows, "bytes": s.bytes, "present": s.present, "labels": list(s.labels), "licence": s.licence} for s in found]
-    rows = tuple((s.name, "here" if s.present else "–", f"{s.rows:,}".replace(",", " ") if s.rows else "files", _size(s.bytes), s.title) for s in found)
+    data = [
+        {
+            "name": s.name,
+            "title": s.title,
+            "rows": s.rows,
+            "bytes": s.bytes,
+            "present": s.present,
+            "labels": list(s.labels),
+            "licence": s.licence,
+        }
+        for s in found
+    ]
+    rows = tuple(
+        (s.name, "here" if s.present else "–", f"{s.rows:,}".replace(",", " ") if s.rows else "files", _size(s.bytes), s.title)
+        for s in found
+    )
     table = Table(("set", "", "structures", "size", "what"), rows, right=("structures", "size"))
     return Answer({"root": str(data_root()), "sets": data}, (table,), (f"data root: {data_root()} (set NAICA_DATA to change it)",))
 
@@ -35,7 +49,8 @@ def show_set(name: str) -> Answer:
 
     found = dataset(name)
     labels = [
-        {"column": c, "quantity": lab.quantity, "unit": lab.unit, "level": str(lab.level) if lab.level else None} for c, lab in found.labels.items()
+        {"column": c, "quantity": lab.quantity, "unit": lab.unit, "level": str(lab.level) if lab.level else None}
+        for c, lab in found.labels.items()
     ]
     data = {
         "name": found.name,

@@ -29,7 +29,11 @@ def discover(request: DiscoverRequest) -> Answer:
     written = write_all(outcome.folder, outcome.folder / "report.html", outcome.folder / "export")
     answer = status(CampaignRequest(outcome.folder))
     data = {**answer.data, "ended": outcome.why, "report": str(outcome.folder / "report.html"), "files": [str(p) for p in written]}
-    notes = (f"ended: {outcome.why}", f"report: {outcome.folder / 'report.html'}", f"table of finds: {outcome.folder / 'export' / 'finds.csv'}")
+    notes = (
+        f"ended: {outcome.why}",
+        f"report: {outcome.folder / 'report.html'}",
+        f"table of finds: {outcome.folder / 'export' / 'finds.csv'}",
+    )
     return Answer(data, answer.blocks, (*answer.notes, *notes))
 
 
@@ -49,7 +53,11 @@ def _said(value: Any) -> str:
 def status(request: CampaignRequest) -> Answer:
     """Rounds, hit rates and the best finds of a campaign."""
     summary = summary_of(request.folder)
-    blocks = (f"{summary.get('title') or summary['name']} · level of theory: {summary['level']}", _rounds_table(summary), _finds_table(summary))
+    blocks = (
+        f"{summary.get('title') or summary['name']} · level of theory: {summary['level']}",
+        _rounds_table(summary),
+        _finds_table(summary),
+    )
     left = len(summary["finds"]) - _SHOWN
     notes = (f"{left} more finds: naica campaign report {request.folder}",) if left > 0 else ()
     kept = ("name", "title", "elements", "level", "oracle", "criterion", "started", "finished", "n_rounds", "rounds", "recall", "cost")

@@ -162,8 +162,10 @@ def models() -> Answer:
     from naica.models import ARCHITECTURES
 
     shipped = shipped_models()
-    data = {
-        "models": [{"name": n, "quantity": c["target"]["quantity"], "members": c["members"], "metrics": c["metrics"]} for n, c in shipped.items()],
+    data: dict[str, list[Any]] = {
+        "models": [
+            {"name": n, "quantity": c["target"]["quantity"], "members": c["members"], "metrics": c["metrics"]} for n, c in shipped.items()
+        ],
         "architectures": list(ARCHITECTURES),
         "potentials": potential_names(),
     }

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import naica.app.sources as sources
+from naica.app import sources
 from naica.app.answer import Answer, Table, number
 from naica.app.requests import EvaluateRequest, ImportRequest, TrainRequest
 from naica.errors import ConfigError, InputError
@@ -85,16 +85,22 @@ def evaluate(request: EvaluateRequest) -> Answer:
         If the part holds no row.
     """
     from naica.app.actions_model import load_model
-    from naica.training.evaluate import evaluate as measure
+    from naica.training.evaluation import evaluate as measure
 
     source = sources.labelled(request.source)
     rows = sources.rows_of(source.table, request.part, request.split, request.seed)
     if not len(rows):
         raise InputError(f"part {request.part!r} of {request.source.source} holds no row; choose another --part or --split")
     ensemble = load_model(request.model)
-    metrics = measure(ensemble, source.table, source.column, rows, plot=request.plot)
-    found = sources.as_dict(metrics)
-    data = {"model": request.model, "source": request.source.source, "part": request.part, "rows": len(rows), "metrics": found, "plot": request.plot}
+    found = measure(ensemble, source.table, source.column, rows.tolist(), request.plot, request.fidelity).metrics.to_dict()
+    data = {
+        "model": request.model,
+        "source": request.source.source,
+        "part": request.part,
+        "rows": len(rows),
+        "metrics": found,
+        "plot": request.plot,
+    }
     notes = (*source.notes, *((f"wrote {request.plot}",) if request.plot else ()))
     return Answer(data, (_metrics_table({request.part: found}, ensemble.target.unit),), notes)
 
@@ -126,6 +132,11 @@ def import_weights(request: ImportRequest) -> Answer:
     ensemble = import_cgcnn(request.file, padding=request.padding)
     ensemble.save(request.out)
     card = ensemble.card
-    rows = (("quantity", card.quantity), ("architecture", card.architecture), ("level of theory", str(card.level or "unknown")), ("padding", request.padding))
+    rows = (
+        ("quantity", card.quantity),
+        ("architecture", card.architecture),
+        ("level of theory", str(card.level or "unknown")),
+        ("padding", request.padding),
+    )
     data = {"model": str(request.out), "quantity": card.quantity, "architecture": card.architecture, "padding": request.padding}
     return Answer(data, (Table(("imported", ""), rows),), (f"model: {request.out}; use it with naica predict FILES --model {request.out}",))

@@ -31,7 +31,7 @@ class Answer:
     exit_code: int = 0
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any) -> Any:  # noqa: PLR0911  one return per kind of value
     """`value` in the types JSON has: arrays become lists, NaN and infinities null, paths and dates text, dataclasses objects."""
     if value is None or isinstance(value, bool | str | int):
         return value

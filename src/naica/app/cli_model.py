@@ -77,10 +77,12 @@ def explain(files: Files, model: Model = requests.DEFAULT_MODEL, json: Json = Fa
     answer(action, requests.ExplainRequest(tuple(files), model), json, bar="Explaining")
 
 
-def relax(
+def relax(  # noqa: PLR0917  every option is a parameter
     files: Files,
     model: Potential = requests.DEFAULT_POTENTIAL,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write relaxed structures: a file, or a folder with one CIF each.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write relaxed structures: a file, or a folder with one CIF each.")
+    ] = None,
     fmax: Annotated[float, typer.Option(help="Converged below this force, eV/Å.", min=0)] = 0.05,
     steps: Annotated[int, typer.Option(help="Give up after so many steps.", min=1)] = 300,
     cell: Annotated[bool, typer.Option("--cell/--fixed-cell", help="Relax the cell with the positions, or keep it.")] = True,
@@ -92,7 +94,7 @@ def relax(
     answer(action, requests.RelaxRequest(tuple(files), model, out, fmax, steps, cell), json, bar="Relaxing")
 
 
-def train(
+def train(  # noqa: PLR0917  every option is a parameter
     source: Source,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model; training resumes if it holds a started one.")],
     column: Column = None,
@@ -117,7 +119,7 @@ def train(
     answer(action, requests.TrainRequest(where, out, config, settings, split.value, seed, not fresh), json)
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0917  every option is a parameter
     model: Annotated[str, typer.Argument(help="A shipped model's name or a model folder.", autocompletion=complete_model)],
     source: Source,
     column: Column = None,
@@ -128,14 +130,15 @@ def evaluate(
     part: Annotated[Part, typer.Option("--part", help="Which part of the split to judge on.")] = Part.test,
     split: Annotated[SplitBy, typer.Option(help="The split the part belongs to.")] = SplitBy.published,
     seed: Annotated[int, typer.Option(help="Seed of that split.")] = 0,
-    plot: Annotated[Path | None, typer.Option(help="Write the parity plot here (.html, .png, .svg or .pdf).")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write the parity plot here (.png, .svg or .pdf).")] = None,
+    fidelity: Annotated[bool, typer.Option("--fidelity", help="Compare with labels of another level of theory all the same.")] = False,
     json: Json = False,
 ) -> None:
     """Measure a model on labelled crystals."""
     from naica.app.actions_train import evaluate as action
 
     where = requests.SourceRequest(source, column, quantity, unit, level, csv)
-    answer(action, requests.EvaluateRequest(model, where, part.value, split.value, seed, plot), json)
+    answer(action, requests.EvaluateRequest(model, where, part.value, split.value, seed, plot, fidelity), json)
 
 
 def check(
@@ -159,7 +162,9 @@ def import_weights(
     architecture: Annotated[str, typer.Argument(help="Whose weights: cgcnn.")],
     file: Annotated[Path, typer.Argument(help="The published checkpoint (.pth.tar).")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the naica model.")],
-    padding: Annotated[Padding, typer.Option(help="'original' repeats the quirk of the original code to compare with it.")] = Padding.correct,
+    padding: Annotated[
+        Padding, typer.Option(help="'original' repeats the quirk of the original code to compare with it.")
+    ] = Padding.correct,
     json: Json = False,
 ) -> None:
     """Turn published weights of another code into a naica model."""
@@ -186,7 +191,7 @@ _COMMANDS = (
             "naica train cifs/ --csv id_prop.csv --column band_gap --unit eV --level PBE --config gap.toml --out runs/gap",
         ),
     ),
-    (evaluate, "evaluate", _MAKE, examples("naica evaluate formation-energy mp_formation --plot parity.html")),
+    (evaluate, "evaluate", _MAKE, examples("naica evaluate formation-energy mp_formation --plot parity.png")),
     (check, "check", _MAKE, examples("naica check formation-energy", "naica check runs/gap --json")),
     (models, "models", _MAKE, examples("naica models --json")),
     (import_weights, "import-weights", _MAKE, examples("naica import-weights cgcnn band-gap.pth.tar --out runs/cgcnn-gap")),

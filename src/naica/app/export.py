@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -58,12 +59,18 @@ def _lineage(find: Mapping[str, Any]) -> str:
 
 
 def _write_csv(finds: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    names, rows = rows_of(finds)
-    with path.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    path.write_text(csv_text(finds), encoding="utf-8")
     return path
+
+
+def csv_text(finds: Sequence[Mapping[str, Any]]) -> str:
+    """The table of finds as CSV."""
+    names, rows = rows_of(finds)
+    out = io.StringIO()
+    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
 
 
 def _crystal(find: Mapping[str, Any]) -> Crystal:

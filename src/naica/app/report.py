@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
-import io
 import json
 import os
 import re
@@ -15,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from naica.app import report_text as text
+from naica.app import wording
 from naica.app.answer import to_json
+from naica.app.export import csv_text
 from naica.app.report_finds import Find, looks, prepare
 from naica.errors import RunError
 
@@ -32,10 +32,6 @@ _SECTIONS = (
     ("cost", "Cost"),
     ("provenance", "Do it again"),
 )
-_CSV_COLUMNS = (
-    "formula", "id", "round", "generator", "arm", "separation_energy", "sigma", "above_hull", "formation_energy", "energy", "predicted",
-    "model_sigma", "spacegroup", "prototype", "novelty", "known", "n_atoms", "level",
-)  # fmt: skip
 
 
 def write_report(summary: Summary, path: str | Path) -> Path:
@@ -118,7 +114,7 @@ def _page(summary: Summary, finds: Sequence[Find], figures: Mapping[str, Any], c
         "when": text.when(summary),
         "config": text.toml(summary["config"]) if isinstance(summary.get("config"), Mapping) else summary.get("config"),
         "figures": figures,
-        "csv_uri": _data_uri("text/csv", _csv(summary["finds"])),
+        "csv_uri": _data_uri("text/csv", csv_text(summary["finds"])),
     }
 
 
@@ -170,30 +166,22 @@ def _data_uri(kind: str, content: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content.encode()).decode()}"
 
 
-def _csv(finds: Sequence[Mapping[str, Any]]) -> str:
-    """The finds as a table; columns that no find has are left out."""
-    names = [n for n in _CSV_COLUMNS if any(f.get(n) is not None for f in finds)]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, names, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(finds)
-    return out.getvalue()
-
-
 def _environment() -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(loader=PackageLoader("naica.app"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("naica.app"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters.update(
         formula=formula,
         spacegroup=spacegroup,
         slug=lambda name: re.sub(r"[^A-Za-z0-9_-]+", "-", str(name)).strip("-") or "campaign",
-        percent=text.percent,
-        span=text.span,
-        milli=text.milli,
-        signed=text.signed,
-        count=text.count,
-        duration=text.duration,
+        percent=wording.percent,
+        span=wording.span,
+        milli=wording.milli,
+        signed=wording.signed,
+        count=wording.count,
+        duration=wording.duration,
     )
     return environment
 

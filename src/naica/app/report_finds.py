@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from naica.app import report_text as text
+from naica.app.export import file_name
 from naica.app.scene import Scene, colour, gradients, make_scene, radius, svg
+from naica.app.wording import milli, signed
 
 # a page of thousands of structures would not open: the best ones get a picture and their CIF, the table has them all
 MOST_DRAWN = 120
@@ -82,7 +83,7 @@ def _find(raw: Mapping[str, Any], summary: Mapping[str, Any], reach: float, draw
     return Find(
         id=str(raw["id"]),
         formula=str(raw["formula"]),
-        file=re.sub(r"[^A-Za-z0-9_.-]+", "", f"{raw['formula']}-{str(raw['id'])[:8]}"),
+        file=file_name(raw),
         round=raw["round"],
         generator=str(raw.get("generator") or "–"),
         arm=str(raw.get("arm") or "–"),
@@ -93,7 +94,7 @@ def _find(raw: Mapping[str, Any], summary: Mapping[str, Any], reach: float, draw
         predicted=raw.get("predicted"),
         model_sigma=raw.get("model_sigma"),
         shown_value=value,
-        shown_text=text.milli(value) if by_hull else text.signed(value, 3),
+        shown_text=milli(value) if by_hull else signed(value, 3),
         evidence=_evidence(separation, sigma) if by_hull else None,
         sentence=text.evidence_sentence(raw, summary),
         details=tuple(_details(raw, summary, shown_cell)),
@@ -138,12 +139,12 @@ def _details(raw: Mapping[str, Any], summary: Mapping[str, Any], shown_cell: str
     by_hull = summary.get("hull") is not None
     rows: list[tuple[str, Any]] = []
     if by_hull:
-        rows.append(("Separation energy", f"{text.milli(raw.get('separation_energy'))} meV/atom" + _plus_minus(raw.get("sigma"))))
-        rows.append(("Above the hull", f"{text.milli(raw.get('above_hull'))} meV/atom"))
-        rows.append(("Formation energy", f"{text.signed(raw.get('formation_energy'), 3)} eV/atom"))
+        rows.append(("Separation energy", f"{milli(raw.get('separation_energy'))} meV/atom" + _plus_minus(raw.get("sigma"))))
+        rows.append(("Above the hull", f"{milli(raw.get('above_hull'))} meV/atom"))
+        rows.append(("Formation energy", f"{signed(raw.get('formation_energy'), 3)} eV/atom"))
     else:
-        rows.append(("Value", f"{text.signed(raw.get('formation_energy'), 3)} eV/atom"))
-    predicted = text.signed(raw.get("predicted"), 3)
+        rows.append(("Value", f"{signed(raw.get('formation_energy'), 3)} eV/atom"))
+    predicted = signed(raw.get("predicted"), 3)
     rows.append(("Predicted before", predicted + (f" ± {raw['model_sigma']:.3f}" if raw.get("model_sigma") else "") + " eV/atom"))
     if raw.get("competing"):
         rows.append(("Competing phases", text.mixture(raw["competing"], formula)))
@@ -160,7 +161,7 @@ def _details(raw: Mapping[str, Any], summary: Mapping[str, Any], shown_cell: str
 
 
 def _plus_minus(sigma: float | None) -> str:
-    return f" ± {text.milli(sigma)} (1 σ)" if sigma else ""
+    return f" ± {milli(sigma)} (1 σ)" if sigma else ""
 
 
 def _cif_uri(cif: str) -> str:
@@ -176,7 +177,7 @@ def _scene(raw: Mapping[str, Any]) -> tuple[Scene | None, str]:
     from naica.structure import Crystal
     from naica.structure.symmetry import symmetry
 
-    crystal = Crystal(atoms["numbers"], atoms["positions"], atoms["cell"], True)
+    crystal = Crystal(atoms["numbers"], atoms["positions"], atoms["cell"])
     conventional = symmetry(crystal).conventional
     if len(conventional) <= _MOST_ATOMS:
         return make_scene(conventional.numbers, conventional.positions, conventional.cell), f"conventional cell, {len(conventional)} atoms"
@@ -193,9 +194,14 @@ def _strip(separation: float, sigma: float | None, reach: float) -> str:
     width, start, middle = 300, 8, 11
     scale = (width - 2 * start) / (1.12 * reach)
     depth = max(0.0, -separation) * scale
-    parts = [f'<line class="zero" x1="{start}" x2="{start}" y1="1" y2="21"/>', f'<rect class="depth" x="{start}" y="7" width="{depth:.1f}" height="8" rx="2"/>']
+    parts = [
+        f'<line class="zero" x1="{start}" x2="{start}" y1="1" y2="21"/>',
+        f'<rect class="depth" x="{start}" y="7" width="{depth:.1f}" height="8" rx="2"/>',
+    ]
     if sigma:
         low, high = max(start - 7.0, start + depth - sigma * scale), min(width - 1.0, start + depth + sigma * scale)
-        parts.append(f'<path class="bar" fill="none" d="M{low:.1f} {middle}H{high:.1f}M{low:.1f} {middle - 4}v8M{high:.1f} {middle - 4}v8"/>')
+        parts.append(
+            f'<path class="bar" fill="none" d="M{low:.1f} {middle}H{high:.1f}M{low:.1f} {middle - 4}v8M{high:.1f} {middle - 4}v8"/>'
+        )
     label = f"{-1000 * separation:.0f} meV per atom below its competing phases"
     return f'<svg class="strip" viewBox="0 0 {width} 22" preserveAspectRatio="none" role="img" aria-label="{label}">{"".join(parts)}</svg>'

@@ -1,82 +1,17 @@
-"""The sentences and numbers of the report: what was found, by what evidence, how far to trust it, at what cost. No markup here."""
+"""The sentences of the report: what was found, by what evidence, how far to trust it, at what cost. No markup here."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+from naica.app.wording import NONE, count, duration, joined, milli, percent, plural, signed, word
 
 if TYPE_CHECKING:
     from naica.app.report_finds import Find
 
 Summary = Mapping[str, Any]
-_NONE = "–"
-
-
-# --- numbers -----------------------------------------------------------------------------------------------------------------------
-def signed(value: Any, digits: int = 3, plus: bool = False) -> str:
-    """A number with a true minus sign; an en dash where there is none."""
-    if value is None or not math.isfinite(float(value)):
-        return _NONE
-    shown = f"{float(value):{'+' if plus else ''}.{digits}f}"
-    # −0.000 would claim a sign that the rounding ate
-    return shown.lstrip("-") if float(shown) == 0 else shown.replace("-", "−")
-
-
-def milli(value: Any) -> str:
-    """eV/atom as meV/atom, with a digit behind the point below 10."""
-    if value is None:
-        return _NONE
-    return signed(1000 * float(value), 1 if abs(1000 * float(value)) < 10 else 0)
-
-
-def count(value: Any) -> str:
-    """A whole number with thin spaces between thousands."""
-    return _NONE if value is None else f"{int(value):,}".replace(",", "\u202f")
-
-
-def percent(value: Any) -> str:
-    """A share as per cent."""
-    return _NONE if value is None else f"{100 * float(value):.0f} %"
-
-
-def duration(seconds: Any) -> str:
-    """Seconds for a person."""
-    if seconds is None:
-        return _NONE
-    left = float(seconds)
-    if left < 100:
-        return f"{left:.1f} s" if left < 10 else f"{left:.0f} s"
-    minutes, rest = divmod(round(left), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes < 10 else f"{minutes} min"
-
-
-def span(low: Any, high: Any) -> str:
-    """An interval of shares: ``2–35 %``."""
-    return _NONE if low is None or high is None else f"{100 * float(low):.0f}–{100 * float(high):.0f} %"
-
-
-def word(number: int) -> str:
-    """Small numbers as words, at the beginning of a sentence."""
-    words = ("None", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
-    return words[number] if number < len(words) else count(number)
-
-
-def plural(number: int, one: str, many: str = "") -> str:
-    """``1 phase``, ``2 phases``."""
-    return f"{count(number)} {one if number == 1 else many or one + 's'}"
-
-
-def joined(names: Sequence[str], most: int = 4) -> str:
-    """``a, b and c``, or ``a, b, c, d and 3 more``."""
-    shown, left = list(names[:most]), len(names) - most
-    if left > 0:
-        return ", ".join(shown) + f" and {left} more"
-    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)
 
 
 # --- the head ------------------------------------------------------------------------------------------------------------------------
@@ -138,15 +73,31 @@ def facts(summary: Summary, finds: Sequence[Find]) -> list[dict[str, str]]:
     hits = _sum(summary, "hits")
     out = [
         {"name": "Found", "value": count(len(finds)), "under": "on the hull now" if by_hull(summary) else "meet the criterion"},
-        {"name": "Hit rate of all picks", "value": percent(hits / picked) if picked else _NONE, "under": f"{hits} of {picked}, when computed"},
+        {
+            "name": "Hit rate of all picks",
+            "value": percent(hits / picked) if picked else NONE,
+            "under": f"{hits} of {picked}, when computed",
+        },
     ]
     recall = summary.get("recall")
     if recall:
-        out.append({"name": "Of all there are", "value": percent(recall["found"] / max(recall["total"], 1)), "under": f"random picks: {percent(recall['random_expected'] / max(recall['total'], 1))}"})
+        out.append(
+            {
+                "name": "Of all there are",
+                "value": percent(recall["found"] / max(recall["total"], 1)),
+                "under": f"random picks: {percent(recall['random_expected'] / max(recall['total'], 1))}",
+            }
+        )
     else:
         control = [(r.get("arms") or {}).get("control") or {} for r in summary["rounds"]]
         n, k = sum(c.get("n") or 0 for c in control), sum(c.get("hits") or 0 for c in control)
-        out.append({"name": "Hit rate at random", "value": percent(k / n) if n else _NONE, "under": f"{k} of {n} in the control arm" if n else "no control arm"})
+        out.append(
+            {
+                "name": "Hit rate at random",
+                "value": percent(k / n) if n else NONE,
+                "under": f"{k} of {n} in the control arm" if n else "no control arm",
+            }
+        )
     last = next((r["mae"] for r in reversed(summary["rounds"]) if r.get("mae") is not None), None)
     first = next((r["mae"] for r in summary["rounds"] if r.get("mae") is not None), None)
     if last is not None:
@@ -173,13 +124,19 @@ def care(summary: Summary, finds: Sequence[Find]) -> list[Any]:
     out: list[Any] = []
     if oracle in _POTENTIALS:
         out.append(
-            f"Energies come from {_POTENTIALS[oracle]}, not from a DFT calculation (level of theory: {level}). Its hull is not the DFT hull: "
-            "a phase may change sides once it is computed properly, above all where its depth is less than the error bar."
+            f"Energies come from {_POTENTIALS[oracle]}, not from a DFT calculation (level of theory: {level}). "
+            "Its hull is not the DFT hull: a phase may change sides once it is computed properly, above all where its depth "
+            "is less than the error bar."
         )
     elif oracle == "table":
-        out.append(f"This campaign was played after the fact: the oracle is a table of published results (level of theory: {level}), so hit rates and recall are real, and nothing here is new to science.")
+        out.append(
+            f"This campaign was played after the fact: the oracle is a table of published results (level of theory: {level}), "
+            "so hit rates and recall are real, and nothing here is new to science."
+        )
     else:
-        out.append(f"Energies come from the oracle {oracle} (level of theory: {level}). They compare only with energies of that same level.")
+        out.append(
+            f"Energies come from the oracle {oracle} (level of theory: {level}). They compare only with energies of that same level."
+        )
     if by_hull(summary):
         out.append(
             f"“Stable” means {_criterion(summary)} of the phases this campaign knows: those it started from and those it computed. "
@@ -206,7 +163,10 @@ def finds_lede(summary: Summary, finds: Sequence[Find], cards: int) -> str:
         return ""
     more = f" The best {cards} of {len(finds)} are drawn here; all are in the table below." if len(finds) > cards else ""
     if by_hull(summary):
-        return "Deepest first. The bar is the energy by which a phase lies below the best mixture of the other phases, with the oracle’s error bar (1 σ); all bars share one scale." + more
+        return (
+            "Deepest first. The bar is the energy by which a phase lies below the best mixture of the other phases, "
+            "with the oracle’s error bar (1 σ); all bars share one scale." + more
+        )
     return "Lowest first." + more
 
 
@@ -233,7 +193,10 @@ def mixture(parts: Sequence[Mapping[str, Any]], formula: Callable[[Any], Any]) -
     """``71 % Al2O3 + 29 % MgO`` by atoms."""
     from markupsafe import Markup
 
-    return Markup(" + ").join(Markup("{} % {}").format(f"{100 * p['fraction']:.0f}", formula(p["formula"])) if len(parts) > 1 else formula(p["formula"]) for p in parts)
+    return Markup(" + ").join(
+        Markup("{} % {}").format(f"{100 * p['fraction']:.0f}", formula(p["formula"])) if len(parts) > 1 else formula(p["formula"])
+        for p in parts
+    )
 
 
 def hull_lede(summary: Summary) -> str:
@@ -243,16 +206,26 @@ def hull_lede(summary: Summary) -> str:
     entries = summary["hull"]["entries"]
     stable = sum(bool(e["stable"]) for e in entries)
     start = sum(e.get("origin") == "start" for e in entries)
-    return f"{len(entries)} computed phases, {start} of them known at the start; {stable} lie on the hull. All energies are of one level of theory: {summary.get('level') or 'unknown'}."
+    return (
+        f"{len(entries)} computed phases, {start} of them known at the start; {stable} lie on the hull. "
+        f"All energies are of one level of theory: {summary.get('level') or 'unknown'}."
+    )
 
 
 def hull_caption(summary: Summary) -> str:
     """Below the hull plot."""
     n = len(summary["hull"]["elements"]) if by_hull(summary) else 0
     if n == 2:
-        return "Formation energy over composition. The line is the hull: phases on it are stable, the others decompose into the two phases beside them."
+        return (
+            "Formation energy over composition. The line is the hull: phases on it are stable, the others decompose into the two phases "
+            "beside them."
+        )
     if n == 3:
-        return "The composition triangle. Stars are finds, circles were known at the start; lines join phases that coexist. Diamonds lie above the hull by the energy their colour says; those more than 0.5 eV/atom above are left out. Point at a mark for its numbers."
+        return (
+            "The composition triangle. Stars are finds, circles were known at the start; lines join phases that coexist. Diamonds lie "
+            "above the hull by the energy their colour says; those more than 0.5 eV/atom above are left out. "
+            "Point at a mark for its numbers."
+        )
     return "Energy above the hull against formation energy; with more than three elements the hull itself cannot be drawn."
 
 
@@ -266,7 +239,10 @@ def rounds_lede(summary: Summary) -> str:
         return base + " Enrichment over random picks cannot be given: no round had enough picks in both arms."
     best = factors[-1]
     sure = "" if best["low"] > 1 else " The interval includes 1, so these few picks alone do not prove that the filter beats chance."
-    return base + f" In the last round that allows it, exploiting hit {best['value']:.1f} times as often as chance (95 % interval {best['low']:.1f} to {best['high']:.1f})." + sure
+    return (
+        base + f" In the last round that allows it, exploiting hit {best['value']:.1f} times as often as chance "
+        f"(95 % interval {best['low']:.1f} to {best['high']:.1f})." + sure
+    )
 
 
 def recall(summary: Summary) -> str:
@@ -274,13 +250,21 @@ def recall(summary: Summary) -> str:
     told = summary.get("recall")
     if not told:
         return ""
-    looked = f" after a look at {count(told['looked_at'][-1])} of {count(told['pool'])}" if told.get("looked_at") and told.get("pool") else ""
-    return f"{count(told['found'])} of the {count(told['total'])} there are in the table were found{looked}; as many random picks would have found about {told['random_expected']:.0f}."
+    looked = (
+        f" after a look at {count(told['looked_at'][-1])} of {count(told['pool'])}" if told.get("looked_at") and told.get("pool") else ""
+    )
+    return (
+        f"{count(told['found'])} of the {count(told['total'])} there are in the table were found{looked}; "
+        f"as many random picks would have found about {told['random_expected']:.0f}."
+    )
 
 
 def filter_lede(summary: Summary) -> str:
     """What the filter is."""
-    how = {"correct": "A trained ensemble, corrected by the campaign’s own labels (two levels of theory, declared as such and never mixed)", "train": "An ensemble trained on the campaign’s own labels"}
+    how = {
+        "correct": "A trained ensemble, corrected by the campaign’s own labels (two levels of theory, declared as such and never mixed)",
+        "train": "An ensemble trained on the campaign’s own labels",
+    }
     who = how.get(str(summary.get("learner")), "An ensemble")
     return f"{who} judged every candidate before the oracle did. Here its predictions, made beforehand, meet the answers."
 
@@ -288,7 +272,9 @@ def filter_lede(summary: Summary) -> str:
 def caption(name: str, title: str) -> str:
     """The caption of a figure from the title it was given."""
     if name == "calibration":
-        return (title[:1].upper() + title[1:] + ". " if title else "") + "Bars are the model’s calibrated 1 σ; about 68 % should reach the dashed line."
+        return (
+            title[:1].upper() + title[1:] + ". " if title else ""
+        ) + "Bars are the model’s calibrated 1 σ; about 68 % should reach the dashed line."
     return title
 
 
@@ -301,7 +287,11 @@ def failed_lede(summary: Summary) -> str:
     """Failures in one sentence."""
     failed, calls = len(summary.get("failures") or ()), (summary.get("cost") or {}).get("calls")
     of = f" of {count(calls)}" if calls else ""
-    return f"{plural(failed, 'oracle call')}{of} gave no energy. A failure costs its time and is kept; it never ends a campaign." if failed else "Every oracle call gave an energy."
+    return (
+        f"{plural(failed, 'oracle call')}{of} gave no energy. A failure costs its time and is kept; it never ends a campaign."
+        if failed
+        else "Every oracle call gave an energy."
+    )
 
 
 _STAGES = {"generation": "Rejected before scoring", "parents": "Parents no generator could use", "filter": "Turned down by the filter"}

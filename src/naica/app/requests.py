@@ -55,7 +55,10 @@ class TrainRequest:
 
 @dataclass(frozen=True)
 class EvaluateRequest:
-    """Measure a model on labelled crystals; `part` picks a part of the set's published split (or of an own one)."""
+    """Measure a model on labelled crystals; `part` picks a part of the set's published split (or of an own one).
+
+    `fidelity` declares that labels of another level of theory are meant to be compared.
+    """
 
     model: str
     source: SourceRequest
@@ -63,6 +66,7 @@ class EvaluateRequest:
     split: Literal["published", "random", "composition", "prototype", "element", "none"] = "published"
     seed: int = 0
     plot: Path | None = None
+    fidelity: bool = False
 
 
 @dataclass(frozen=True)

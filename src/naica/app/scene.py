@@ -53,7 +53,7 @@ def make_scene(numbers: Any, positions: Any, cell: Any) -> Scene:
     drawn = np.asarray(numbers, dtype=np.int64)[rows]
     places = (fractional[rows] + shifts) @ lattice
     corners = np.array(list(product((0.0, 1.0), repeat=3))) @ lattice
-    return Scene(drawn, places, shifts.any(1), _bonds(drawn, places), corners)
+    return Scene(drawn, places, np.any(shifts != 0, axis=1), _bonds(drawn, places), corners)
 
 
 def _images(fractional: Array) -> tuple[NDArray[np.int64], Array]:
@@ -125,7 +125,9 @@ def svg(scene: Scene, size: int = 240) -> str:
     for i, j in scene.bonds:
         parts.append(((depth[i] + depth[j]) / 2, f'<path class="bond" d="{_line(flat[i], flat[j])}"/>'))
     for k, (x, y) in enumerate(flat):
-        parts.append((depth[k] + 0.01, f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius(symbols[k]) * scale:.1f}" fill="url(#atom-{symbols[k]})"/>'))
+        parts.append(
+            (depth[k] + 0.01, f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius(symbols[k]) * scale:.1f}" fill="url(#atom-{symbols[k]})"/>')
+        )
     body = "".join(text for _, text in sorted(parts, key=lambda p: p[0]))
     return f'<svg viewBox="0 0 {size} {size}" role="img" aria-hidden="true">{body}</svg>'
 

@@ -41,10 +41,8 @@ def labelled(request: SourceRequest) -> Labelled:
     path = Path(request.source)
     if path.is_dir() or path.suffix.lower() == ".csv":
         return _own(path, request)
-    if path.suffix.lower() == ".parquet" or path.is_file():
-        table = _read_table(path)
-    else:
-        table = _registered(request.source)
+    is_file = path.suffix.lower() == ".parquet" or path.is_file()
+    table = _read_table(path) if is_file else _registered(request.source)
     return Labelled(_labelled_as(table, request), _column(table, request), [])
 
 
@@ -59,7 +57,10 @@ def _registered(name: str) -> CrystalTable:
 
     known = [s.name for s in sets() if s.loads]
     if name not in known and ("/" in name or "." in name):
-        raise InputError(f"{name}: no such file or folder, nor a registered set; expected a .parquet, a .csv, a folder of CIFs, or a name from naica data list")
+        raise InputError(
+            f"{name}: no such file or folder, nor a registered set; "
+            "expected a .parquet, a .csv, a folder of CIFs, or a name from naica data list"
+        )
     return load_set(name)
 
 

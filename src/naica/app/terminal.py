@@ -93,7 +93,14 @@ def byte_progress(text: str) -> Iterator[Callable[[str, int, int], None]]:
     """A download bar on stderr; yields a function of (file, bytes so far, bytes in all)."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=stderr(), transient=True) as bars:
         task = bars.add_task(text, total=None)
         yield lambda file, done, total: bars.update(task, completed=done, total=total, description=f"{text}: {file}")
