@@ -161,8 +161,8 @@ def _read_cif_block(block: str) -> Crystal:
     crystal = from_pymatgen(structure).replace(info={})
     # the parser sorts sites by element; users and per-site results expect the order of the file
     (content,) = parser.as_dict().values()
-    labels: list[str] = content.get("_atom_site_label", [])
-    place = {label: k for k, label in reversed(list(enumerate(labels)))}
+    labels: list[Any] = content.get("_atom_site_label", [])
+    place: dict[Any, int] = {label: k for k, label in reversed(list(enumerate(labels)))}
     order = np.argsort([place.get(label, len(labels)) for label in structure.labels], kind="stable")
     return crystal.replace(numbers=crystal.numbers[order], positions=crystal.positions[order])
 
@@ -333,10 +333,12 @@ def _cif_text(crystal: Crystal, block: str) -> str:
     """A CIF block in P1 with the atoms in their order; pymatgen's writer sorts them and names every block by its formula."""
     if not crystal.pbc.all():
         raise InputError(f"a CIF needs three periodic directions; {crystal!r} has pbc {crystal.pbc.tolist()}. Use .xyz or .json")
+    # lengths and angles are read back as a right-handed cell; of a left-handed one they would give the mirror image, so turn it first
+    hand = np.sign(np.linalg.det(crystal.cell))
     lengths = np.linalg.norm(crystal.cell, axis=1)
     a, b, c = crystal.cell / lengths[:, None]
     angles = [float(np.degrees(np.arccos(np.clip(cosine, -1, 1)))) for cosine in (b @ c, a @ c, a @ b)]
-    frac = crystal.fractional
+    frac = hand * crystal.fractional
     sites = [
         f"{symbol}{k} {symbol} {x:.12f} {y:.12f} {z:.12f} 1"
         for k, (symbol, (x, y, z)) in enumerate(zip(crystal.symbols, frac - np.floor(frac), strict=True))
