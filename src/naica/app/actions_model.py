@@ -49,7 +49,8 @@ def predict(request: PredictRequest, progress: Report = _silent) -> Answer:
     failing = len(failed) == len(rows) or (request.strict and bool(failed))
     data = {"model": request.model, "predictions": rows, "failed": len(failed)}
     notes = _prediction_notes(ensemble, rows)
-    return Answer(data, (_prediction_table(rows),), notes, exit_code=2 if failing else 0)
+    blocks: tuple[Table | str, ...] = (*_prediction_table(rows), *(f"{r['file']}: not predicted: {r['error']}" for r in failed))
+    return Answer(data, blocks, notes, exit_code=2 if failing else 0)
 
 
 def _predict_chunk(ensemble: Ensemble, named: Sequence[Named]) -> list[dict[str, Any]]:
@@ -75,20 +76,19 @@ def _bad_row(bad: Unreadable) -> dict[str, Any]:
     return {"file": bad.name, "error": bad.reason}
 
 
-def _prediction_table(rows: Sequence[dict[str, Any]]) -> Table:
+def _prediction_table(rows: Sequence[dict[str, Any]]) -> tuple[Table, ...]:
+    """Those predicted; nothing if none is."""
     from naica.fields import FIELDS
 
-    good: dict[str, Any] = next((r for r in rows if "error" not in r), {})
+    rows = [r for r in rows if "error" not in r]
+    if not rows:
+        return ()
+    good = rows[0]
     known = FIELDS.get(good.get("quantity", ""))
     heading = (known.label if known else good.get("quantity", "value")) + (f" ({good['unit']})" if good.get("unit") else "")
     spread = "entropy (bits)" if "entropy" in good else "1 σ"
-    cells = tuple(
-        (r["file"], "", "", "", f"not predicted: {r['error']}")
-        if "error" in r
-        else (r["file"], r["formula"], number(r["value"]), _spread(r), "; ".join(r["warnings"]))
-        for r in rows
-    )
-    return Table(("file", "formula", heading, spread, "remarks"), cells, right=(heading, spread))
+    cells = tuple((r["file"], r["formula"], number(r["value"]), _spread(r), "; ".join(r["warnings"])) for r in rows)
+    return (Table(("file", "formula", heading, spread, "remarks"), cells, right=(heading, spread)),)
 
 
 def _spread(row: dict[str, Any]) -> str:

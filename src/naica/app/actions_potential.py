@@ -32,7 +32,8 @@ def relax(request: RelaxRequest, progress: Report = lambda done, total: None) ->
     data = {"model": request.model, "level": str(level_of(request.model)), "results": rows, "written": [str(p) for p in written]}
     notes = (f"level of theory: {data['level']}", *(f"wrote {p}" for p in written[:5]))
     failing = not any(r["status"] == "converged" for r in rows)
-    return Answer(data, (_table(rows),), notes, exit_code=2 if failing else 0)
+    failed = tuple(f"{r['file']}: {r['status']}: {r['reason']}" for r in rows if r["status"] in ("failed", "unreadable"))
+    return Answer(data, (*_table(rows), *failed), notes, exit_code=2 if failing else 0)
 
 
 def _row(named: Named, result: Relaxed) -> dict[str, Any]:
@@ -51,22 +52,24 @@ def _row(named: Named, result: Relaxed) -> dict[str, Any]:
     }
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> Table:
+def _table(rows: Sequence[dict[str, Any]]) -> tuple[Table, ...]:
+    """Those with an energy; nothing if there is none."""
+    rows = [r for r in rows if r.get("energy") is not None]
     heads = ("file", "formula", "status", "energy (eV/atom)", "volume change", "steps", "seconds", "remarks")
     cells = tuple(
         (
             r["file"],
-            r.get("formula", ""),
+            r["formula"],
             r["status"],
-            number(r.get("energy_per_atom"), 4),
-            "–" if r.get("volume_change") is None else f"{r['volume_change']:+.1%}",
-            str(r.get("steps", "–")),
-            number(r.get("seconds"), 1),
+            number(r["energy_per_atom"], 4),
+            "–" if r["volume_change"] is None else f"{r['volume_change']:+.1%}",
+            str(r["steps"]),
+            number(r["seconds"], 1),
             r["reason"],
         )
         for r in rows
     )
-    return Table(heads, cells, right=heads[3:7])
+    return (Table(heads, cells, right=heads[3:7]),) if cells else ()
 
 
 def _write(out: Path, named: Sequence[Named], done: Sequence[Relaxed]) -> list[Path]:

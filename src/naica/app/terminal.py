@@ -13,6 +13,8 @@ from naica.app.answer import Answer, Table, to_json
 if TYPE_CHECKING:
     from rich.console import Console
 
+_PIPE_WIDTH = 160
+_WHOLE_WORD = 24
 Report = Callable[[int, int], None]
 """Called with (done, total) by whatever takes long."""
 
@@ -39,7 +41,8 @@ def show(answer: Answer, as_json: bool) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    out = Console(highlight=False)
+    # a pipe has no width: do not fold what another program will read
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     for block in answer.blocks:
         out.print(_rich_table(block) if isinstance(block, Table) else Text(block))
     for text in answer.notes:
@@ -52,9 +55,12 @@ def _rich_table(table: Table) -> Any:
     from rich.text import Text
 
     rich = RichTable(box=box.SIMPLE_HEAD, title=Text(table.title) if table.title else None, title_justify="left", pad_edge=False)
-    for name in table.columns:
-        # text comes from files and users: never read it as markup
-        rich.add_column(Text(name), justify="right" if name in table.right else "left", overflow="fold")
+    for at, name in enumerate(table.columns):
+        # words and numbers stay whole; only the last column, which holds remarks, gives way
+        longest = max([len(word) for row in table.rows for word in row[at].split()] + [len(word) for word in name.split()], default=1)
+        least = None if at == len(table.columns) - 1 else min(longest, _WHOLE_WORD)
+        # text comes from files and users: Text is never read as markup
+        rich.add_column(Text(name), justify="right" if name in table.right else "left", overflow="fold", min_width=least)
     for row in table.rows:
         rich.add_row(*(Text(cell) for cell in row))
     return rich
