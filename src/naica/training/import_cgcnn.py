@@ -89,7 +89,9 @@ def import_cgcnn(
     model = PropertyModel("cgcnn", config, head, target)
     _fill(model, weights, table, shape, file)
     published = raw.get("best_mae_error")
-    return Ensemble((model.eval(),), _card(model, name or file.name.removesuffix(".tar").removesuffix(".pth"), elements, published, raw, file))
+    return Ensemble(
+        (model.eval(),), _card(model, name or file.name.removesuffix(".tar").removesuffix(".pth"), elements, published, raw, file)
+    )
 
 
 def _unpickled(file: Path) -> dict[str, Any]:
