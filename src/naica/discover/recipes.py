@@ -17,6 +17,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,9 +98,7 @@ class Recipe:
     @property
     def n_cells(self) -> int:
         """How many parent cells the candidate holds."""
-        if len(self.supercell) == 9:
-            return round(abs(float(np.linalg.det(np.reshape(self.supercell, (3, 3))))))
-        return int(np.prod(self.supercell or (1,)))
+        return _n_cells(self.supercell)
 
     @cached_property
     def key(self) -> str:
@@ -213,14 +212,23 @@ def _tidy_mask(mask: Sequence[int], prototype: bool) -> tuple[int, ...]:
 
 def _tidy_supercell(supercell: Sequence[int]) -> tuple[int, ...]:
     cells = tuple(int(n) for n in supercell)
+    if not cells:
+        return ()
     if len(cells) not in _SUPERCELL_SIZES or any(not -128 <= n <= 127 for n in cells):
         raise InputError(f"supercell {cells}; expected nothing, three repeats, or the nine integers of a matrix, each from -128 to 127")
-    matrix = np.reshape(cells, (3, 3)) if len(cells) == 9 else np.diag(cells or (1, 1, 1))
-    if round(float(np.linalg.det(matrix))) < 1 or (len(cells) == 3 and min(cells) < 1):
+    if len(cells) == 9 and not any(cells[k] for k in (1, 2, 3, 5, 6, 7)) and min(cells) >= 0:
+        cells = cells[::4]
+    if _n_cells(cells) < 1 or (len(cells) == 3 and min(cells) < 1):
         raise InputError(f"supercell {cells} has no positive volume; expected repeats ≥ 1 or a matrix with positive determinant")
-    if np.array_equal(matrix, np.diag(np.diag(matrix))) and matrix.min() >= 0:
-        cells = tuple(int(n) for n in np.diag(matrix))
     return () if cells == (1, 1, 1) else cells
+
+
+def _n_cells(cells: tuple[int, ...]) -> int:
+    """Determinant of a supercell."""
+    if len(cells) != 9:
+        return prod(cells)
+    a, b, c, d, e, f, g, h, i = cells
+    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
 
 
 def _tidy_scale(scale: float) -> float:

@@ -9,8 +9,8 @@ orderly generation (Read, Ann. Discrete Math. 2, 107 (1978)): the representative
 representative is one, so only representatives are ever extended. Burnside's lemma counts them independently.
 
 Supercells: the paper states no policy. Here all lattices up to an index are taken, one of each set the parent's point group makes equal
-(Hart & Forcade, Phys. Rev. B 77, 224115 (2008)), or diagonal ones only. Patterns that repeat with a smaller cell are left to that cell, so no
-compound comes twice from one parent.
+(Hart & Forcade, Phys. Rev. B 77, 224115 (2008)), or diagonal ones only. Patterns that repeat with a smaller cell are left to that cell, so
+no compound comes twice from one parent.
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from naica.discover.recipes import Recipe
-from naica.discover.substitution import THRESHOLD, IonicParent, SubstitutionTable, ionic_parents
+from naica.discover.substitution import THRESHOLD, IonicParent, SubstitutionTable, ionic_parents, whole_formula
 from naica.errors import InputError
-from naica.structure.composition import format_formula, reduced
 from naica.structure.crystal import Crystal
 from naica.structure.elements import element, symbol
 from naica.structure.symmetry import site_permutations, symmetry
@@ -288,7 +287,7 @@ class PartialSubstitutions:
         stays = self._elements is None or old in self._elements
         whole_element = len(sites) == np.count_nonzero(frame.numbers == old)
         for k in range(1 if stays else len(sites), len(sites) + 1):
-            news = [(z, p) for z, p in replacement.news if self._keeps(_counts(frame, old, z, k))]
+            news = [(z, p) for z, p in replacement.news if self._keeps(_counts(frame.composition, old, z, k))]
             if not news:
                 continue
             for chosen in orbits(group, k):
@@ -305,10 +304,10 @@ def _repeats(chosen: tuple[int, ...], translations: NDArray[np.int64]) -> bool:
     return len(translations) > 0 and bool((np.sort(translations[:, own], axis=1) == own).all(axis=1).any())
 
 
-def _counts(frame: Crystal, old: int, new: int, k: int) -> tuple[tuple[str, int], ...]:
-    counts = Counter(frame.composition)
+def _counts(before: Mapping[str, int], old: int, new: int, k: int) -> tuple[tuple[str, int], ...]:
+    counts = dict(before)
     counts[symbol(old)] -= k
-    counts[symbol(new)] += k
+    counts[symbol(new)] = counts.get(symbol(new), 0) + k
     return tuple((s, n) for s, n in counts.items() if n > 0)
 
 
@@ -317,8 +316,8 @@ def _composition_test(known: frozenset[str], balanced: bool) -> Callable[[tuple[
 
     @lru_cache(maxsize=100_000)
     def keeps(counts: tuple[tuple[str, int], ...]) -> bool:
-        whole = reduced(dict(counts))
-        return format_formula(whole) not in known and (not balanced or is_balanced(whole))
+        formula = whole_formula(dict(counts))
+        return formula not in known and (not balanced or is_balanced(formula))
 
     return keeps
 

@@ -24,6 +24,7 @@ from functools import cache, cached_property
 from heapq import merge
 from importlib.util import find_spec
 from itertools import pairwise
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from numpy.typing import NDArray
 
 from naica.discover.recipes import Recipe
 from naica.errors import InputError, MissingPart
-from naica.structure.composition import reduced_formula
+from naica.structure.composition import format_formula
 from naica.structure.crystal import Crystal
 from naica.structure.elements import element, symbol
 
@@ -291,7 +292,7 @@ class Substitutions:
         counts: Counter[str] = Counter()
         for z, sites in zip(new, parent.sites, strict=True):
             counts[symbol(z)] += len(sites)
-        formula = reduced_formula(counts)
+        formula = whole_formula(counts)
         if formula in self._known or formula == parent.crystal.formula:
             return None
         old = [i[0] for i in parent.ions]
@@ -303,6 +304,12 @@ class Substitutions:
         whole = all((a, b) in changed or a not in {p for p, _ in changed} for a, b in zip(old, new, strict=True))
         mask = () if whole else tuple(int(s) for a, b, sites in zip(old, new, parent.sites, strict=True) if a != b for s in sites)
         return Recipe(parent.crystal.hash, tuple(changed), mask, origin="substitution")
+
+
+def whole_formula(counts: Mapping[str, int]) -> str:
+    """The reduced formula of whole amounts, without the detour over fractions that `reduced_formula` takes."""
+    divisor = gcd(*counts.values())
+    return format_formula({s: n // divisor for s, n in counts.items()})
 
 
 def allowed_ions(table: SubstitutionTable, elements: Collection[str] | None) -> NDArray[np.bool_] | None:

@@ -64,11 +64,11 @@ def electronegativities() -> NDArray[np.float64]:
 
 @cache
 def _radii() -> _Radii:
-    """The fitted radii by atomic number; elements the fit never saw have their covalent radius whatever their neighbours."""
+    """The fitted radii by atomic number; elements the fit never saw (Po to Ra, Am and on) take those of their lighter homologue, Z − 32."""
     raw: dict[str, Any] = json.loads((files("naica.discover") / "volume_radii.json").read_text())
     rows = np.zeros((104, 5))
     for e in table():
-        rows[e.number] = raw["radii"].get(e.symbol, [e.covalent_radius, 0.0, 0.0, 0.0, 0.0])[:5]
+        rows[e.number] = raw["radii"][e.symbol][:5] if e.symbol in raw["radii"] else rows[e.number - 32]
     a, b, c, low, high = rows.T
     return _Radii(raw["hardness"], a, b, c, low, high, electronegativities())
 

@@ -1,0 +1,96 @@
+"""Novelty: what counts as new at each depth, and that distances are kept."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from naica.discover.novelty import Known, novelties
+from naica.errors import InputError
+from naica.structure.crystal import Crystal
+
+
+def rocksalt(a: str = "Na", b: str = "Cl", length: float = 5.64) -> Crystal:
+    return Crystal.from_fractional([a, b], [[0, 0, 0], [0.5] * 3], length / 2 * (1 - np.eye(3)))
+
+
+def zincblende(a: str = "Na", b: str = "Cl") -> Crystal:
+    return Crystal.from_fractional([a, b], [[0, 0, 0], [0.25] * 3], 3.0 * (1 - np.eye(3)))
+
+
+def rutile(u: float, c: float = 3.0) -> Crystal:
+    sites = [[0, 0, 0], [0.5] * 3, [u, u, 0], [-u, -u, 0], [0.5 + u, 0.5 - u, 0.5], [0.5 - u, 0.5 + u, 0.5]]
+    return Crystal.from_fractional(["Ti", "Ti", "O", "O", "O", "O"], sites, np.diag([4.6, 4.6, c]))
+
+
+def shaken(crystal: Crystal, size: float, seed: int = 0) -> Crystal:
+    return crystal.replace(positions=crystal.positions + np.random.default_rng(seed).normal(size=(len(crystal), 3)) * size)
+
+
+def test_verdicts_at_each_depth() -> None:
+    known = Known({"salt": rocksalt(), "rutile": rutile(0.305)})
+    assert known.novelty(rocksalt("K")).verdict == "new formula"
+    assert known.novelty(zincblende()).verdict == "new prototype"
+    assert known.novelty(rutile(0.10, 6.0)).verdict == "new structure"
+    found = known.novelty(rutile(0.30))
+    assert (found.verdict, found.match, found.is_new) == ("known", "rutile", False)
+    assert found.distance is not None
+    assert 0 < found.distance < 0.05
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 100), st.floats(0.8, 1.25))
+def test_descriptions_of_one_crystal_are_known(seed: int, factor: float) -> None:
+    rng = np.random.default_rng(seed)
+    known = Known({"rutile": rutile(0.305)})
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    big = rutile(0.305).supercell([[1, 0, 0], [0, 1, 1], [0, 0, 2]]).scaled(factor)
+    order = rng.permutation(len(big))
+    other = Crystal(big.numbers[order], (big.positions[order] + rng.normal(size=3)) @ turn, big.cell @ turn)
+    found = known.novelty(other)
+    assert found.match == "rutile"
+    assert found.distance == pytest.approx(0, abs=1e-5)
+
+
+def test_noise_that_hides_the_symmetry_is_seen_through_at_formula_depth() -> None:
+    known = Known({"rutile": rutile(0.305)})
+    noisy = shaken(rutile(0.305), 0.12)
+    assert known.novelty(noisy).verdict == "new prototype"
+    found = known.novelty(noisy, depth="formula")
+    assert found.match == "rutile"
+    assert found.distance == pytest.approx(0.08, abs=0.06)
+
+
+def test_the_nearest_of_several_matches_is_named_whatever_the_order() -> None:
+    near, far = rutile(0.306), rutile(0.29)
+    for items in ({"near": near, "far": far}, {"far": far, "near": near}):
+        found = Known(items).novelty(rutile(0.305))
+        assert (found.match, found.compared) == ("near", 2)
+
+
+def test_molecules_and_stacked_atoms_have_no_label_but_are_compared() -> None:
+    oxygen = Crystal(["O", "O"], [[0, 0, 0], [0, 0, 1.21]])
+    known = Known({"oxygen": oxygen})
+    assert known.novelty(oxygen.replace(positions=oxygen.positions + 1.0)).match == "oxygen"
+    assert known.novelty(Crystal(["O", "O"], [[0, 0, 0], [0, 0, 2.0]])).verdict == "new structure"
+
+
+def test_a_stream_is_compared_with_itself() -> None:
+    known = Known([rocksalt()])
+    stream = [rocksalt(length=5.7), rocksalt("K"), rocksalt("K", length=6.3), zincblende(), zincblende()]
+    found = list(novelties(stream, known))
+    assert [n.verdict for n in found] == ["known", "new formula", "known", "new prototype", "known"]
+    assert found[2].match == stream[1].hash
+    assert len(known) == 3
+    assert known.formulas == {"NaCl", "KCl"}
+    assert len(known.labels) == 3
+
+
+def test_one_id_for_two_structures_is_refused() -> None:
+    known = Known({"a": rocksalt()})
+    known.add("a", rocksalt())
+    assert len(known) == 1
+    with pytest.raises(InputError, match="'a' already stands"):
+        known.add("a", rocksalt("K"))
+    with pytest.raises(InputError, match="depth"):
+        known.novelty(rocksalt(), depth="deep")
