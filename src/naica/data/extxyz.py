@@ -54,7 +54,7 @@ def _table(path: Path, source: DataSet) -> CrystalTable:
     layout = _layout(frames.comments, path)
     stem = path.name.split(".")[0]
     unique, inverse = np.unique(frames.cells[:, layout["species"]], return_inverse=True)
-    numbers = np.array([element(str(s)).number for s in unique])[inverse.ravel()]
+    numbers = _atomic_numbers([str(s) for s in unique], path)[inverse.ravel()]
     lattices = np.array([_numbers(c.get("Lattice", "0 " * 9), 9, path) for c in frames.comments])
     periodic = np.array([[flag in ("T", "True", "1") for flag in c.get("pbc", "F F F").split()] for c in frames.comments])
     ids = [f"{stem}-{c.get('id', index)}" for index, c in enumerate(frames.comments)]
@@ -73,11 +73,18 @@ def _table(path: Path, source: DataSet) -> CrystalTable:
     return table
 
 
+def _atomic_numbers(symbols: list[str], path: Path) -> NDArray[np.int64]:
+    try:
+        return np.array([element(s).number for s in symbols])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
 def _parse(path: Path) -> _Frames:
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt") as handle:
-            lines = handle.read().split("\n")
+            lines = handle.read().rstrip().split("\n")
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise InputError(f"{path} cannot be read ({error}); pull its set again") from error
     counts, comments, atoms, at = [], [], [], 0

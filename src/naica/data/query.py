@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas
     import polars
 
+_TEXT_COLUMNS = ("id", "formula", "composition", "material_id")
 Source: TypeAlias = CrystalTable | pa.Table | str | Path
 
 
@@ -78,8 +79,14 @@ def _register(connection: duckdb.DuckDBPyConnection, name: str, source: Source) 
         if path.suffix == ".parquet":
             connection.register(name, connection.read_parquet(str(path)))
         else:
-            # the text NaN is sodium nitride as often as a missing number: only an empty cell is null
-            connection.register(name, connection.read_csv(str(path), na_values=[""]))
+            connection.register(name, _csv(connection, path))
+
+
+def _csv(connection: duckdb.DuckDBPyConnection, path: Path) -> duckdb.DuckDBPyRelation:
+    """A CSV in which only an empty cell is null: the text NaN is sodium nitride as often as a missing number."""
+    found = connection.read_csv(str(path), na_values=[""])
+    text = {name: "VARCHAR" for name in found.columns if name.lower() in _TEXT_COLUMNS}
+    return connection.read_csv(str(path), na_values=[""], dtype=text) if text else found
 
 
 def _unchanged_columns(connection: duckdb.DuckDBPyConnection, sql: str, named: Mapping[str, Source]) -> set[str]:
