@@ -111,6 +111,12 @@ def test_atoms_keep_the_order_of_the_file(here):
         assert read(name).symbols == mixed.symbols
 
 
+def test_a_cif_without_any_symmetry_is_p1(here):
+    lines = [line for line in SYMMETRIC_CIF.format(occupancy=1).splitlines() if not line.startswith("_symmetry")]
+    (here / "p1.cif").write_text("\n".join(lines))
+    assert read("p1.cif").composition == {"Na": 1, "Cl": 1}
+
+
 def test_thirds_rounded_in_a_cif_make_no_extra_atoms(here):
     # 0.3333 under a threefold axis gives three atoms 0.0003 Å apart unless the reader knows about rounding
     (here / "mg.cif").write_text(
@@ -246,12 +252,14 @@ def test_a_gzip_file_that_is_none(here):
 def test_broken_cifs(here):
     whole = SYMMETRIC_CIF.format(occupancy=1)
     bad(here, "cut.cif", whole[: whole.index("loop_")], "no _atom_site loop", "expected a CIF with cell lengths")
-    bad(here, "nocell.cif", whole.replace("_cell_length_a 5.64\n", ""), "cannot be read", "cell lengths")
+    bad(here, "nocell.cif", whole.replace("_cell_length_a 5.64\n", ""), "no _cell_length_a in this CIF")
     bad(here, "text.cif", "hello, I am no CIF\n", "not a CIF", "data_")
-    bad(here, "word.cif", whole.replace("Cl 0.5 0.5 0.5", "Cl 0.5 half 0.5"), "cannot be read")
-    bad(here, "element.cif", whole.replace("Cl1 Cl", "Qq1 Qq"), "element.cif")
-    bad(here, "flat.cif", whole.replace("_cell_length_c 5.64", "_cell_length_c 0"), "flat.cif")
-    bad(here, "nan.cif", whole.replace("_cell_length_c 5.64", "_cell_length_c nan"), "nan.cif")
+    bad(here, "word.cif", whole.replace("Cl 0.5 0.5 0.5", "Cl 0.5 half 0.5"), "cannot be read", "half")
+    bad(here, "element.cif", whole.replace("Cl1 Cl", "Qq1 Qq"), "site 0", "Qq", "expected a chemical element")
+    bad(here, "flat.cif", whole.replace("_cell_length_c 5.64", "_cell_length_c 0"), "cannot be read")
+    bad(here, "nan.cif", whole.replace("_cell_length_c 5.64", "_cell_length_c nan"), "NaN")
+    bad(here, "full.cif", SYMMETRIC_CIF.format(occupancy=1.7), "cannot be read", "ccupancy")
+    bad(here, "group.cif", whole.replace("F m -3 m", "Q 9 9").replace("225", "999"), "symmetry 'Q 9 9' / '999' is not understood")
     bad(here, "binary.cif", bytes(range(256)) * 4, "not a CIF")
 
 

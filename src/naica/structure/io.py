@@ -10,7 +10,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
-import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,9 +17,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from naica.errors import InputError, NaicaError
+from naica.structure import cif
 from naica.structure.convert import closest_pair, from_ase, from_pymatgen, to_ase, to_pymatgen
 from naica.structure.crystal import Crystal
 
@@ -95,7 +93,7 @@ def _frames(file: Path, format: str | None) -> list[Crystal]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             if kind.endswith(_CIF) or kind in ("cif", "mcif"):
-                frames = _read_cif(_text(file, suffix))
+                frames = cif.read_blocks(_text(file, suffix))
             elif (kind.endswith(".json") and format is None) or kind == "json":
                 frames = _read_json(file, _text(file, suffix))
             elif kind.endswith(_PYMATGEN_ONLY):
@@ -108,7 +106,7 @@ def _frames(file: Path, format: str | None) -> list[Crystal]:
         raise
     except Exception as error:
         # parsers raise everything from KeyError to AssertionError on broken files; all of it is the file's fault here
-        raise InputError(f"{file} cannot be read: {_first_line(error)}; expected {_expected(kind)}") from error
+        raise InputError(f"{file} cannot be read: {_reason(error)}; expected {_expected(kind)}") from error
     if not frames:
         raise InputError(f"{file} holds no structure; expected {_expected(kind)}")
     notes = [_first_line(w.message) for w in caught if issubclass(w.category, UserWarning)]
@@ -117,7 +115,7 @@ def _frames(file: Path, format: str | None) -> list[Crystal]:
 
 def _expected(kind: str) -> str:
     if kind.endswith("cif"):
-        return "a CIF with cell lengths and angles, symmetry and an _atom_site loop. Check the file, or write it anew from its source"
+        return cif.EXPECTED
     if kind.endswith("json"):
         return "a pymatgen Structure or Molecule (or a list of them) or an ASE database"
     return "a complete file of that format. Check the file, or name the format with format=…"
@@ -126,6 +124,13 @@ def _expected(kind: str) -> str:
 def _first_line(error: object) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__
+
+
+def _reason(error: BaseException) -> str:
+    """What a parser stumbled over: the innermost cause, since wrappers only say that something failed."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{error.args[0]!r} is missing or unknown" if isinstance(error, KeyError) and error.args else _first_line(error)
 
 
 def _inner_name(file: Path) -> tuple[str, str]:
@@ -140,31 +145,6 @@ def _text(file: Path, suffix: str) -> str:
     if not text.strip():
         raise InputError(f"the file is empty; expected a structure file ({_COMMON})")
     return text
-
-
-def _read_cif(text: str) -> list[Crystal]:
-    blocks = re.split(r"^\s*(?=data_)", text, flags=re.MULTILINE | re.IGNORECASE)[1:]
-    if not blocks:
-        raise InputError("not a CIF: no data_ block found; expected text starting with a line like 'data_NaCl'")
-    # many CIFs carry blocks of nothing but bibliography
-    with_atoms = [block for block in blocks if "_atom_site" in block.lower()]
-    if not with_atoms:
-        raise InputError(f"no _atom_site loop in this CIF; expected {_expected('cif')}")
-    return [_read_cif_block(block) for block in with_atoms]
-
-
-def _read_cif_block(block: str) -> Crystal:
-    from pymatgen.io.cif import CifParser
-
-    parser = CifParser.from_str(block)
-    (structure,) = parser.parse_structures(primitive=False, on_error="raise")
-    crystal = from_pymatgen(structure).replace(info={})
-    # the parser sorts sites by element; users and per-site results expect the order of the file
-    (content,) = parser.as_dict().values()
-    labels: list[Any] = content.get("_atom_site_label", [])
-    place: dict[Any, int] = {label: k for k, label in reversed(list(enumerate(labels)))}
-    order = np.argsort([place.get(label, len(labels)) for label in structure.labels], kind="stable")
-    return crystal.replace(numbers=crystal.numbers[order], positions=crystal.positions[order])
 
 
 def _read_json(file: Path, text: str) -> list[Crystal]:
@@ -307,7 +287,7 @@ def write(crystals: Crystal | Sequence[Crystal], path: str | Path, format: str |
     kind = format.lower() if format else inner.lower()
     try:
         if kind.endswith(".cif") or kind == "cif":
-            _write_text(file, suffix, "\n".join(_cif_text(c, _block_name(c, k, len(frames))) for k, c in enumerate(frames)))
+            _write_text(file, suffix, cif.write_blocks(frames))
         elif (kind.endswith(".json") and format is None) or kind == "json":
             _write_text(file, suffix, _json_text(frames))
         else:
@@ -323,42 +303,6 @@ def write(crystals: Crystal | Sequence[Crystal], path: str | Path, format: str |
 def _write_text(file: Path, suffix: str, text: str) -> None:
     with _OPENERS[suffix](file, "wb") if suffix else file.open("wb") as handle:
         handle.write(text.encode())
-
-
-def _block_name(crystal: Crystal, k: int, n: int) -> str:
-    return crystal.formula if n == 1 else f"{crystal.formula}_{k}"
-
-
-def _cif_text(crystal: Crystal, block: str) -> str:
-    """A CIF block in P1 with the atoms in their order; pymatgen's writer sorts them and names every block by its formula."""
-    if not crystal.pbc.all():
-        raise InputError(f"a CIF needs three periodic directions; {crystal!r} has pbc {crystal.pbc.tolist()}. Use .xyz or .json")
-    # lengths and angles are read back as a right-handed cell; of a left-handed one they would give the mirror image, so turn it first
-    hand = np.sign(np.linalg.det(crystal.cell))
-    lengths = np.linalg.norm(crystal.cell, axis=1)
-    a, b, c = crystal.cell / lengths[:, None]
-    angles = [float(np.degrees(np.arccos(np.clip(cosine, -1, 1)))) for cosine in (b @ c, a @ c, a @ b)]
-    frac = hand * crystal.fractional
-    sites = [
-        f"{symbol}{k} {symbol} {x:.12f} {y:.12f} {z:.12f} 1"
-        for k, (symbol, (x, y, z)) in enumerate(zip(crystal.symbols, frac - np.floor(frac), strict=True))
-    ]
-    full_formula = " ".join(f"{s}{n}" for s, n in crystal.composition.items())
-    return "\n".join(
-        [
-            f"data_{block}",
-            *(f"_cell_length_{name} {value:.10f}" for name, value in zip("abc", lengths, strict=True)),
-            *(f"_cell_angle_{name} {value:.10f}" for name, value in zip(("alpha", "beta", "gamma"), angles, strict=True)),
-            "_symmetry_space_group_name_H-M 'P 1'",
-            "_symmetry_Int_Tables_number 1",
-            f"_chemical_formula_sum '{full_formula}'",
-            "loop_\n_symmetry_equiv_pos_as_xyz\n'x, y, z'",
-            "loop_",
-            *(f"_atom_site_{name}" for name in ("label", "type_symbol", "fract_x", "fract_y", "fract_z", "occupancy")),
-            *sites,
-            "",
-        ]
-    )
 
 
 def _json_text(frames: list[Crystal]) -> str:
