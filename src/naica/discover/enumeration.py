@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import combinations, permutations, product
+from math import log
 
 from naica.discover.recipes import PROTOTYPE, Recipe
 from naica.errors import InputError
@@ -20,6 +21,8 @@ def prototype_recipes(
     prototypes: Sequence[str | Prototype] | None = None,
 ) -> Iterator[Recipe]:
     """Recipes of all prototypes decorated with the subsets of `elements`, each structure once, always in the same order.
+
+    Of the decorations of one prototype with one subsystem those that fit the example's radii best come first (SrTiO3 before TiSrO3).
 
     Parameters
     ----------
@@ -72,15 +75,29 @@ def _recipes(numbers: Sequence[int], sizes: Sequence[int], balanced: bool, proto
 
 
 def _distinct_orders(system: Sequence[int], found: Prototype, balanced: bool) -> Iterator[tuple[int, ...]]:
-    """Assignments of the elements to the labels; of several that give one structure the first."""
+    """Assignments of the elements to the labels, those that fit the example's radii best first; of several that give one structure one."""
     seen: set[tuple[int, ...]] = set()
-    for order in permutations(system):
-        if balanced and not is_allowed(found, order):
-            continue
+    orders = [order for order in permutations(system) if not balanced or is_allowed(found, order)]
+    for order in sorted(orders, key=lambda order: (_misfit(found, order), order)):
         same = {order, *(tuple(order[LABELS.index(label)] for label in way) for way in found.equivalent)}
         if not same & seen:
             seen.add(order)
             yield order
+
+
+def _misfit(found: Prototype, numbers: Sequence[int]) -> float:
+    """How far the ratios of radii are from those of the example: the range of log(radius / radius in the example) over the labels."""
+    charges = found.charges or (0,) * len(found.elements)
+    stretch = [log(_radius(z, q) / _radius(element(s).number, q)) for z, s, q in zip(numbers, found.elements, charges, strict=True)]
+    return round(max(stretch) - min(stretch), 9)
+
+
+@lru_cache(maxsize=4096)
+def _radius(number: int, charge: int) -> float:
+    """Mean ionic radius over the states of the sign of `charge`, in Å; the covalent radius where there is none."""
+    here = element(number)
+    ionic = [radius for q, radius in here.ionic_radii.items() if q * charge > 0]
+    return sum(ionic) / len(ionic) if ionic else here.covalent_radius
 
 
 def is_allowed(found: Prototype, numbers: Sequence[int]) -> bool:
