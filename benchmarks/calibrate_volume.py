@@ -27,6 +27,7 @@ from naica.discover.recipes import Recipe, realise
 from naica.errors import InputError
 from naica.structure.crystal import Crystal
 from naica.structure.elements import symbol, table
+from naica.structure.match import same_structure
 from naica.structure.symmetry import prototype_label
 
 TARGET = Path(volume.__file__).parent / "volume_radii.json"
@@ -120,7 +121,7 @@ def as_rows(parameters: tuple[torch.Tensor, ...], pairs: Pairs) -> dict[str, lis
     return rows
 
 
-def pair_errors(crystals: CrystalTable, rows: np.ndarray, at_most: int = 4000) -> tuple[np.ndarray, np.ndarray]:
+def pair_errors(crystals: CrystalTable, rows: np.ndarray, at_most: int = 1000) -> tuple[np.ndarray, np.ndarray]:
     """Relative volume errors over pairs that differ in one element: by recipe, and if the parent's volume were kept."""
     families: dict[tuple, list[Crystal]] = defaultdict(list)
     for row in rows:
@@ -133,16 +134,17 @@ def pair_errors(crystals: CrystalTable, rows: np.ndarray, at_most: int = 4000) -
             rest = tuple(sorted((other, k) for other, k in crystal.composition.items() if other != s))
             families[label, n, rest].append(crystal)
     recipe, kept = [], []
-    for members in families.values():
+    for members in (members for _, members in sorted(families.items())):
         for parent, child in itertools.permutations(members[:6], 2):
-            if parent.formula == child.formula or len(parent) != len(child):
+            if parent.formula == child.formula or len(parent) != len(child) or len(recipe) == at_most:
                 continue
             (old,), (new,) = (set(a.numbers.tolist()) - set(b.numbers.tolist()) for a, b in ((parent, child), (child, parent)))
             made = realise(Recipe(parent.hash, ((old, new),)), {parent.hash: parent})
-            recipe.append(abs(made.volume / child.volume - 1))
-            kept.append(abs(parent.volume / child.volume - 1))
-    chosen = np.random.default_rng(0).permutation(len(recipe))[:at_most]
-    return np.array(recipe)[chosen], np.array(kept)[chosen]
+            # one label and one composition still leave two ways to share out the sites of A and B
+            if same_structure(made, child) is not None:
+                recipe.append(abs(made.volume / child.volume - 1))
+                kept.append(abs(parent.volume / child.volume - 1))
+    return np.array(recipe), np.array(kept)
 
 
 def main() -> None:

@@ -148,9 +148,10 @@ def test_substitution_follows_the_radii() -> None:
     made = {z: realise(Recipe(parent.hash, ((11, z),)), {parent.hash: parent}) for z in (3, 19, 37)}
     assert [c.formula for c in made.values()] == ["LiCl", "KCl", "RbCl"]
     # experiment: 5.13, 6.29, 6.58 Å
-    lengths = [(4 * c.volume / 2 * 2) ** (1 / 3) for c in made.values()]
+    lengths = [(4 * c.volume) ** (1 / 3) for c in made.values()]
     assert lengths == pytest.approx([5.13, 6.29, 6.58], rel=0.03)
-    ratio = guess_volume(parent.replace(numbers=[19, 17])) / guess_volume(parent)
+    # half of the atoms replaced: the parent's residual counts with the power 1 − ½ √½
+    ratio = guess_volume(parent.replace(numbers=[19, 17])) / guess_volume(parent) ** (1 - 0.5**1.5)
     assert made[19].volume == pytest.approx(parent.volume * ratio)
 
 
@@ -181,6 +182,13 @@ def test_prototype_recipe_takes_labels_in_order() -> None:
     assert example == spinel.crystal()
     assert made.composition["O"] == 8
     assert made.info["parent"] == "prototype:spinel"
+    chrome = realise(Recipe("prototype:spinel", tuple((k, {"A": 30, "B": 24, "C": 8}[a]) for k, a in enumerate(spinel.labels, 1))), {})
+    # ZnCr2O4, a = 8.33 Å by experiment
+    assert (4 * chrome.volume) ** (1 / 3) == pytest.approx(8.33, rel=0.02)
+    with pytest.raises(InputError, match="as many, all different"):
+        realise(Recipe("prototype:spinel", ((1, 12), (2, 8))), {})
+    with pytest.raises(InputError, match="as many, all different"):
+        realise(Recipe("prototype:spinel", ((1, 12), (2, 12), (3, 8))), {})
 
 
 def _numbers(symbols: tuple[str, ...]) -> list[int]:

@@ -22,10 +22,10 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from naica.discover.volume import Contacts, contact_factor, contacts, guess_volume
+from naica.discover.volume import Contacts, contact_factor, contacts
 from naica.errors import InputError
 from naica.structure.crystal import Crystal
-from naica.structure.elements import symbol
+from naica.structure.elements import element, symbol
 
 PROTOTYPE = "prototype:"
 ORIGINS = ("", "prototype", "substitution", "saps", "start", "random")
@@ -241,29 +241,32 @@ def _tidy_scale(scale: float) -> float:
 def realise(recipe: Recipe, parents: Mapping[str, Crystal]) -> Crystal:
     """The atoms of a recipe.
 
-    Volume: `scale` × the predicted volume. Radii predict ratios better than absolute volumes, so the prediction is the volume per atom
-    of the parent (or of the prototype's example compound) × the ratio of the contact factors (`volume.guess_volume`) of child and parent;
-    it is the parent's own volume where nothing was replaced. Without a full cell (molecules) lengths stay as they are; `scale` must be 1.
+    Volume: `scale` × the volume of the parent (or of the prototype's example compound) × f_child / f_parent^β with the contact factors f of
+    `volume.guess_volume` in the parent's geometry. f_parent, by how much radii misjudge the parent, is mostly a matter of the structure and
+    is therefore passed on to the child, the less so the larger the share x of replaced atoms: β = 1 − ½ √x (measured on pairs of known
+    crystals by ``benchmarks/calibrate_volume.py``; the parent's own volume where nothing is replaced). Without a full cell (molecules)
+    lengths stay as they are; `scale` must be 1.
 
     The result's `info` holds ``recipe`` (key), ``parent`` and ``origin``.
 
     Raises
     ------
     InputError
-        If the parent is not among `parents`, or mask, map and parent do not fit each other.
+        If the parent is not among `parents` or in the prototype library, or mask, map and parent do not fit each other.
     """
-    info = {"recipe": recipe.key, "parent": recipe.parent, "origin": recipe.origin}
     if recipe.is_prototype:
-        sites, factor = _from_prototype(recipe)
-        numbers = sites.numbers
+        parent, labelled = _example(recipe.name)
+        frame = _frame(parent, recipe.supercell)
+        numbers = _relabelled(recipe, labelled)[frame.sites.numbers]
     else:
         frame = _frame(_parent(recipe, parents), recipe.supercell)
-        sites, numbers = frame.sites, _replaced(recipe, frame.sites)
-        factor = 1.0 if frame.pairs is None or not recipe.species else contact_factor(frame.pairs, numbers) / frame.factor
-    if not sites.pbc.all() and recipe.scale != 1.0:
-        raise InputError(f"recipe {recipe.key} scales the volume of {sites!r}, which has none; expected scale 1")
+        numbers = _replaced(recipe, frame.sites)
+    factor = _volume_factor(frame, numbers)
+    if frame.pairs is None and recipe.scale != 1.0:
+        raise InputError(f"recipe {recipe.key} scales the volume of {frame.sites!r}, which has none; expected scale 1")
     stretch = (factor * recipe.scale) ** (1 / 3)
-    return Crystal(numbers, sites.positions * stretch, sites.cell * stretch, sites.pbc, info)
+    info = {"recipe": recipe.key, "parent": recipe.parent, "origin": recipe.origin}
+    return Crystal(numbers, frame.sites.positions * stretch, frame.sites.cell * stretch, frame.sites.pbc, info)
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,6 +288,15 @@ def _frame(parent: Crystal, supercell: tuple[int, ...]) -> _Frame:
     return _Frame(sites, pairs, contact_factor(pairs, sites.numbers))
 
 
+def _volume_factor(frame: _Frame, numbers: NDArray[np.int64]) -> float:
+    """Predicted volume of the child over the parent's volume."""
+    replaced = float(np.mean(numbers != frame.sites.numbers))
+    if frame.pairs is None or replaced == 0:
+        return 1.0
+    passed_on = 1.0 - 0.5 * replaced**0.5
+    return contact_factor(frame.pairs, numbers) / float(frame.factor**passed_on)
+
+
 def _parent(recipe: Recipe, parents: Mapping[str, Crystal]) -> Crystal:
     try:
         return parents[recipe.parent]
@@ -293,21 +305,25 @@ def _parent(recipe: Recipe, parents: Mapping[str, Crystal]) -> Crystal:
 
 
 @lru_cache(maxsize=512)
-def _example_factor(name: str) -> float:
-    """Predicted over real volume of the example compound of a prototype."""
+def _example(name: str) -> tuple[Crystal, tuple[int, ...]]:
+    """The example compound of a prototype and the atomic numbers on its labels in order."""
     from naica.structure.prototypes import prototype
 
-    return guess_volume(prototype(name).crystal())
+    found = prototype(name)
+    return found.crystal(), tuple(element(s).number for s in found.elements)
 
 
-def _from_prototype(recipe: Recipe) -> tuple[Crystal, float]:
-    """The prototype with the recipe's elements, and the factor from the volume it came with to the predicted one."""
-    from naica.structure.prototypes import prototype
-
-    child = prototype(recipe.name).crystal([symbol(z) for _, z in recipe.species])
-    frame = _frame(child, recipe.supercell)
-    # V_example × P_child / P_example with the predictions P = factor × own volume; both volumes of the example cancel
-    return frame.sites, 1.0 if frame.pairs is None else frame.factor / _example_factor(recipe.name)
+def _relabelled(recipe: Recipe, labelled: tuple[int, ...]) -> NDArray[np.int64]:
+    """(104,) new atomic number for each old one of the example compound."""
+    news = [z for _, z in recipe.species]
+    if len(news) != len(labelled) or len(set(news)) != len(news):
+        raise InputError(
+            f"recipe {recipe.key} puts {[symbol(z) for z in news]} on the {len(labelled)} labels of prototype {recipe.name};"
+            " expected as many, all different"
+        )
+    new = np.arange(104)
+    new[list(labelled)] = news
+    return new
 
 
 def _replaced(recipe: Recipe, before: Crystal) -> NDArray[np.int64]:
