@@ -87,3 +87,15 @@ def make_calculator(slow: float = 0.0):  # type: ignore[no-untyped-def]
 
 def not_an_oracle() -> int:
     return 3
+
+
+class ReportingOracle(ActingOracle):
+    """Tells in `reason` which process answered and how many threads its libraries were given."""
+
+    def _one(self, crystal: Crystal) -> OracleResult:
+        told = f"{os.getpid()} {os.environ.get('OMP_NUM_THREADS')}"
+        return OracleResult(crystal.hash, "converged", told, crystal, 1.0, None, None, 0.0, self.level)
+
+
+def reporting() -> ReportingOracle:
+    return ReportingOracle()

@@ -135,6 +135,9 @@ def _relax_one(crystal: Crystal, task: _Task) -> Relaxed:
             reasons.append(f"{error} ({method}, step {run.steps})")
             if not run.steps:
                 break
+        except np.linalg.LinAlgError as error:
+            taken += run.steps
+            reasons.append(f"the optimiser broke down: {error} ({method}, step {run.steps})")
         except Exception as error:  # whatever a foreign calculator throws is this crystal's failure, not the batch's
             return _failed(start, f"{type(error).__name__}: {error}", taken)
         else:
@@ -168,13 +171,17 @@ class _Run:
         target: Any = FrechetCellFilter(self.atoms) if self.cell else self.atoms
         optimiser = getattr(optimize, method)(target, logfile=None)
         optimiser.attach(lambda: self.watch(optimiser.nsteps))
-        return bool(optimiser.run(fmax=self.task.fmax, steps=self.task.steps))
+        # BFGS divides by the curvature along its step; where that is 0, `watch` sees what comes of it
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            return bool(optimiser.run(fmax=self.task.fmax, steps=self.task.steps))
 
     def watch(self, step: int = 0) -> None:
         """Refuse structures and numbers out of bounds."""
         self.steps = step
         if self.deadline is not None and time.perf_counter() > self.deadline:
             raise _OutOfTime
+        if not np.all(np.isfinite(self.atoms.positions)) or not np.all(np.isfinite(self.atoms.cell.array)):
+            raise _Astray("a position or the cell is not a finite number")
         now = _crystal_of(self.atoms, self.start)
         if self.cell:
             ratio = now.volume / self.start.volume
