@@ -59,4 +59,6 @@ def number(value: Any, digits: int = 3) -> str:
     """A number for a person; an en dash where there is none."""
     if value is None or not math.isfinite(float(value)):
         return "–"
-    return f"{float(value):.{digits}f}"
+    shown = f"{float(value):.{digits}f}"
+    # -0.000 would claim a sign that the rounding ate
+    return shown.removeprefix("-") if float(shown) == 0 else shown

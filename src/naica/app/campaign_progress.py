@@ -36,7 +36,7 @@ def campaign_progress(folder: Path) -> Iterator[Callable[[Any], None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[text]}", markup=False, style="dim"),
     )
-    with Progress(*columns, console=console, transient=True) as bars:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         listener = _Listener(bars)
         try:
             yield listener.hear

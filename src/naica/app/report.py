@@ -71,7 +71,7 @@ def render(summary: Summary) -> str:
             page=_page(summary, finds, figures, captions),
             css=Markup(_asset("templates/report.css")),
             gradients=Markup(drawn.gradients),
-            json={name: _embedded(value) for name, value in (("figures", figures), ("scenes", scenes), ("looks", drawn.atoms))},
+            json={name: _embedded(value) for name, value in (("figures", figures), ("scenes", scenes), ("looks", drawn.to_dict()))},
             js={
                 "plotly": Markup(_plotly()),
                 "viewer": Markup(_asset("static/3Dmol-min.js")),

@@ -9,7 +9,7 @@ from typing import Any
 
 from naica.app import report_text as text
 from naica.app.export import file_name
-from naica.app.scene import Scene, colour, gradients, make_scene, radius, svg
+from naica.app.scene import Scene, colour, gradients, make_scene, radius, svg, view_quaternion
 from naica.app.wording import milli, signed
 
 # a page of thousands of structures would not open: the best ones get a picture and their CIF, the table has them all
@@ -60,6 +60,10 @@ class Looks:
 
     atoms: dict[str, dict[str, Any]]
     gradients: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the page's viewer: the elements, and the direction of the still pictures as a quaternion (x, y, z, w)."""
+        return {"atoms": self.atoms, "view": view_quaternion()}
 
 
 def looks(symbols: set[str]) -> Looks:

@@ -111,6 +111,13 @@ def view() -> Array:
     return nod @ stand_up @ around_z
 
 
+def view_quaternion() -> list[float]:
+    """`view` as a unit quaternion (x, y, z, w)."""
+    from scipy.spatial.transform import Rotation
+
+    return [round(float(v), 6) for v in Rotation.from_matrix(view()).as_quat()]
+
+
 def svg(scene: Scene, size: int = 240) -> str:
     """A still picture as SVG text; atoms are filled with the page's gradients `atom-<symbol>` (see `gradients`)."""
     centre = scene.corners.mean(0)

@@ -77,8 +77,8 @@ def complain(error: Exception, as_json: bool = False) -> None:
 
 
 @contextmanager
-def progress(text: str, show_bar: bool = True) -> Iterator[Report]:
-    """A bar on stderr with time spent and time left; yields the function that moves it."""
+def progress(text: str) -> Iterator[Report]:
+    """A bar on stderr with time spent and time left (none where stderr is no terminal); yields the function that moves it."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
@@ -89,7 +89,8 @@ def progress(text: str, show_bar: bool = True) -> Iterator[Report]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=stderr(), transient=True, disable=not show_bar) as bars:
+    console = stderr()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task(text, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)
 
@@ -107,7 +108,8 @@ def byte_progress(text: str) -> Iterator[Callable[[str, int, int], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=stderr(), transient=True) as bars:
+    console = stderr()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task(text, total=None)
         yield lambda file, done, total: bars.update(task, completed=done, total=total, description=f"{text}: {file}")
 

@@ -6,16 +6,17 @@
 
   // --- figures -----------------------------------------------------------------------------------------------------------
   const figures = data("figures");
-  const themed = (layout) => {
+  const themed = (layout, narrow) => {
     const out = structuredClone(layout);
     const [ink, soft, line] = [css("--ink"), css("--soft"), css("--line")];
     out.modebar = { bgcolor: "rgba(0,0,0,0)", color: css("--faint"), activecolor: css("--accent") };
-    out.margin = { ...out.margin, t: 40, r: 16 };
+    out.margin = { ...out.margin, t: 40, r: narrow ? 12 : 28, ...(narrow ? { l: 44 } : {}) };
     Object.assign(out, { template: {}, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true });
     delete out.width; delete out.height;
     out.font = { ...out.font, color: ink, family: css("--sans"), size: 13 };
     out.hoverlabel = { bgcolor: css("--card"), bordercolor: line, font: { color: ink, family: css("--sans") } };
-    out.legend = { ...out.legend, bgcolor: "rgba(0,0,0,0)", font: { color: ink } };
+    out.legend = { ...out.legend, bgcolor: "rgba(0,0,0,0)", font: { color: ink, size: narrow ? 11 : 13 }, ...(narrow ? { orientation: "h", x: 0, y: 1.02, xanchor: "left", yanchor: "bottom", title: {} } : {}) };
+    if (narrow) out.font.size = 11;
     const axis = (a) => ({ ...a, gridcolor: line, linecolor: soft, zerolinecolor: line, tickcolor: soft, tickfont: { ...(a || {}).tickfont, color: soft }, automargin: true });
     for (const key of Object.keys(out)) if (/^[xy]axis\d*$/.test(key)) out[key] = axis(out[key]);
     for (const key of ["xaxis", "yaxis"]) if (!out[key] && !out.ternary) out[key] = axis({});
@@ -31,14 +32,17 @@
     if (Array.isArray(value)) return value.map(inked);
     if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, inked(item)]));
     if (value === "#000000" || value === "#111827") return css("--ink");
-    if (value === "white") return css("--card");
+    if (value === "#374151") return css("--soft");
+    if (value === "white") return css(dark.matches ? "--faint" : "--card");
     if (value === "#0072B2" && dark.matches) return "#56B4E9";
     return value === "#6B7280" ? css("--soft") : value;
   };
   const draw = () => {
     for (const box of document.querySelectorAll(".plot")) {
-      const figure = figures[box.dataset.figure];
-      Plotly.react(box, inked(figure.data), themed(figure.layout), { responsive: true, displaylogo: false, displayModeBar: "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
+      const figure = figures[box.dataset.figure], narrow = box.clientWidth < 560, traces = inked(figure.data);
+      // on a phone the colour scale lies below the figure, where it takes no width
+      if (narrow) for (const trace of traces) if (trace.marker?.colorbar) Object.assign(trace.marker.colorbar, { orientation: "h", y: -0.02, yanchor: "top", len: 0.8, thickness: 9, title: { text: (trace.marker.colorbar.title?.text || "").replace("<br>", " "), side: "top" } });
+      Plotly.react(box, traces, themed(figure.layout, narrow), { responsive: true, displaylogo: false, displayModeBar: narrow ? false : "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
     }
   };
   draw();
@@ -62,12 +66,12 @@
     viewer.clear();
     viewer.setBackgroundColor(css(shown && shown.plain ? "--card" : "--wash"));
     const model = viewer.addModel();
-    const atoms = scene.xyz.map((p, k) => ({ elem: scene.elements[k], ...point(p), serial: k, index: k, bonds: [], bondOrder: [], color: parseInt(looks[scene.elements[k]].colour.slice(1), 16) }));
+    const atoms = scene.xyz.map((p, k) => ({ elem: scene.elements[k], ...point(p), serial: k, index: k, bonds: [], bondOrder: [], color: parseInt(looks.atoms[scene.elements[k]].colour.slice(1), 16) }));
     for (const [i, j] of scene.bonds) {
       atoms[i].bonds.push(j); atoms[i].bondOrder.push(1); atoms[j].bonds.push(i); atoms[j].bondOrder.push(1);
     }
     model.addAtoms(atoms);
-    for (const elem of new Set(scene.elements)) model.setStyle({ elem }, { sphere: { radius: looks[elem].radius }, stick: { radius: 0.085 } });
+    for (const elem of new Set(scene.elements)) model.setStyle({ elem }, { sphere: { radius: looks.atoms[elem].radius }, stick: { radius: 0.085 } });
     for (const [a, b] of edges) viewer.addCylinder({ start: point(scene.corners[a]), end: point(scene.corners[b]), radius: 0.025, color: css("--cell"), fromCap: 1, toCap: 1 });
     [[4, "a"], [2, "b"], [1, "c"]].forEach(([k, text]) => {
       const [o, e] = [scene.corners[0], scene.corners[k]];
@@ -95,8 +99,9 @@
     still.style.visibility = "hidden";
     button.textContent = "Back to the picture";
     paint(viewer, scene);
-    viewer.rotate(-90, "x"); viewer.rotate(-22, "y"); viewer.rotate(14, "x");
-    viewer.zoomTo(); viewer.zoom(1.05); viewer.render();
+    viewer.zoomTo();
+    viewer.setView([...viewer.getView().slice(0, 4), ...looks.view]);
+    viewer.zoom(1.08); viewer.render();
     live.querySelector("canvas").setAttribute("aria-label", "Structure in 3D: drag to turn, scroll to zoom");
   };
   document.addEventListener("click", (event) => {
