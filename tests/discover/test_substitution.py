@@ -75,9 +75,9 @@ def test_agrees_with_pymatgen() -> None:
 
     theirs = {
         tuple(str(k) for k in entry["substitutions"]): entry["probability"]
-        for entry in SubstitutionPredictor(threshold=1e-3).list_prediction(["Ba2+", "Zr4+", "S2-"])
+        for entry in SubstitutionPredictor(threshold=1e-3).list_prediction(["Ac3+", "N3-"])
     }
-    ours = dict(ORIGINAL.predict(["Ba2+", "Zr4+", "S2-"]))
+    ours = dict(ORIGINAL.predict(["Ac3+", "N3-"]))
     assert {tuple(ion(s) for s in k) for k in ours} == {tuple(ion(s) for s in k) for k in theirs}
     by_ion = {tuple(ion(s) for s in k): p for k, p in theirs.items()}
     assert all(by_ion[tuple(ion(s) for s in k)] == pytest.approx(p, rel=1e-9) for k, p in ours.items())
