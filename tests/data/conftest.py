@@ -1,6 +1,7 @@
 """Small crystals made on the spot; sets of the registry where they are on this machine."""
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -34,6 +35,11 @@ def published() -> Callable[..., CrystalTable]:
     def load(name: str, **arguments: object) -> CrystalTable:
         if not dataset(name).present:
             pytest.skip(f"data set {name} is not on this machine (naica data pull {name})")
-        return load_set(name, **arguments)
+        return load_set(name, **arguments) if arguments else _whole(name)
 
     return load
+
+
+@cache
+def _whole(name: str) -> CrystalTable:
+    return load_set(name)

@@ -143,6 +143,18 @@ def test_a_folder_that_cannot_be_written(mirror, tmp_path):
         fetch.pull("toy", blocked, str(mirror))
 
 
+def test_a_full_disk_keeps_what_came(mirror, tmp_path, monkeypatch):
+    def full(source, target):
+        target.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(fetch.shutil, "copyfile", full)
+    with pytest.raises(RunError, match=r"No space left.*pull again"):
+        fetch.pull("toy", tmp_path / "new", str(mirror))
+    monkeypatch.undo()
+    assert not (tmp_path / "new" / "toy" / "one.csv").exists()
+
+
 def test_the_sets_on_this_machine_are_the_published_ones():
     present = [s for s in registry.sets() if s.present]
     if not present:

@@ -43,6 +43,24 @@ def test_data_root_obeys_the_environment(monkeypatch, tmp_path):
     assert data_root() == tmp_path
 
 
+def test_data_root_without_environment(monkeypatch, tmp_path):
+    """Beside the repository, else beside the current folder, else the user's cache."""
+    monkeypatch.delenv("NAICA_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    package = tmp_path / "somewhere" / "repo" / "src" / "registry.py"
+    work = tmp_path / "elsewhere" / "work"
+    for folder in (package.parent, work):
+        folder.mkdir(parents=True)
+    monkeypatch.setattr(registry, "__file__", str(package))
+    monkeypatch.chdir(work)
+    assert data_root() == tmp_path / "cache" / "naica" / "data"
+    (tmp_path / "elsewhere" / "shared" / "data").mkdir(parents=True)
+    assert data_root() == tmp_path / "elsewhere" / "shared" / "data"
+    (package.parents[1] / "pyproject.toml").write_text("")
+    (tmp_path / "somewhere" / "shared" / "data").mkdir(parents=True)
+    assert data_root() == tmp_path / "somewhere" / "shared" / "data"
+
+
 def test_missing_files_say_how_to_get_them(monkeypatch, tmp_path):
     monkeypatch.setenv("NAICA_DATA", str(tmp_path))
     with pytest.raises(MissingPart, match=r"naica data pull perovskites.*NAICA_DATA.*deepchem"):
@@ -142,12 +160,12 @@ def test_units_are_converted_on_loading(published):
 
 def test_loading_is_fast(published):
     published("mp_formation")
-    start = time.perf_counter()
-    table = published("mp_formation")
-    assert time.perf_counter() - start < 5
-    start = time.perf_counter()
+    start = time.process_time()
+    table = load_set("mp_formation")
+    assert time.process_time() - start < 5
+    start = time.process_time()
     atoms = sum(len(crystal) for crystal in table)
-    assert len(table) / (time.perf_counter() - start) > 20_000
+    assert len(table) / (time.process_time() - start) > 20_000
     assert atoms == table.flat()[0].sum()
 
 
