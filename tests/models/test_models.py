@@ -24,6 +24,7 @@ ALL = [SALT, PEROVSKITE, WATER, ARGON]
 CASES = [
     ("cgcnn", {}),
     ("cgcnn", {"convolution": "simple"}),
+    ("cgcnn", {"atoms": "described"}),
     ("gnome", {"width": 16, "cutoff": 5.0}),
     ("gnome", {"width": 16, "aggregation": "mean", "cutoff": 5.0}),
     ("gnome", {"width": 16, "aggregation": "sum", "cutoff": 5.0, "steps": 2}),
@@ -222,7 +223,7 @@ def test_sites_of_equivalent_atoms_are_equal():
     head = Head(64, (8,), pooling="sites").double()
     crystal = PEROVSKITE.replace(cell=np.eye(3) * 4, positions=np.round(PEROVSKITE.positions / np.diag(PEROVSKITE.cell), 1) * 4)
     batch = whole.batch(crystal)
-    sites = head.sites(whole.backbone(batch), batch)[:, 0]
+    sites = head.sites(whole.backbone(batch), batch)[:, 0].detach()
     assert sites[2:].tolist() == pytest.approx([float(sites[2])] * 3, abs=1e-6)
     close(sites.mean()[None], head(whole.backbone(batch), batch)[:, 0], 1e-7)
 
@@ -257,7 +258,7 @@ def test_unknown_names_and_settings_get_a_hint():
         backbone("cgnn")
     with pytest.raises(ConfigError, match="did you mean width"):
         backbone("cgcnn", widht=32)
-    for bad in ({"convolution": "eq5"}, {"padding": "zeros"}, {"width": 0}):
+    for bad in ({"convolution": "eq5"}, {"padding": "zeros"}, {"width": 0}, {"atoms": "one-hot"}):
         with pytest.raises(ConfigError):
             backbone("cgcnn", **bad)
     for bad in ({"aggregation": "max"}, {"readout": "?"}, {"steps": 0}):

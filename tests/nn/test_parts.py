@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from naica.errors import ConfigError
 from naica.graphs import Batch, GraphSpec, graph
 from naica.nn import Gaussians, Head, SplitLinear, mean_systems, sum_edges, sum_systems
+from naica.nn.atoms import DescribedElements, descriptors
 from naica.nn.gate import gated_sum
 from naica.nn.mlp import Swish
 from naica.structure import Crystal
@@ -171,3 +172,20 @@ def test_radius_graph_sums_too():
     made = graph([SALT, MOLECULE], GraphSpec("radius", 5.0))
     values = torch.ones(made.n_edges, 1)
     assert sum_edges(values, made)[:, 0].tolist() == torch.bincount(made["edge_receiver"], minlength=5).tolist()
+
+
+def test_descriptors_tell_elements_apart():
+    known = descriptors()[1:104]
+    assert known.shape == (103, 64)
+    distance = torch.cdist(known, known) + 9 * torch.eye(103)
+    # among the elements with stable isotopes or known crystals; the last actinides have no separate data
+    assert float(distance[:96, :96].min()) > 0.02
+    sodium, potassium, chlorine = known[10], known[18], known[16]
+    assert (sodium - potassium).norm() < (sodium - chlorine).norm()
+
+
+def test_described_elements_give_unseen_elements_a_vector():
+    start = DescribedElements(5)
+    assert start(torch.tensor([11, 17, 11])).shape == (3, 5)
+    assert torch.equal(start(torch.tensor([11])), start(torch.tensor([17, 11]))[1:])
+    assert not [name for name in start.state_dict() if "described" in name]

@@ -10,13 +10,14 @@ Simple convolution (Eq. 4), one matrix for all neighbours::
     v_i ← softplus( [Σ_j v_j ⊕ u_ij] W_c + v_i W_s + b )
 
 Atoms start from a learned vector per element, which is the released code's linear map of its fixed 92 element features with those
-features folded in: any such map is a table over the elements, and a table is a linear map of the one-hot element.
+features folded in: any such map is a table over the elements, and a table is a linear map of the one-hot element. With
+``atoms="described"`` they start from a linear map of what the periodic table says of the element, as the released code's do.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +26,8 @@ from torch.nn import functional as F
 from naica.errors import ConfigError
 from naica.graphs import Batch, GraphSpec
 from naica.nn import Gaussians, SplitLinear, sum_edges
+from naica.nn.atoms import Start, element_vectors
 from naica.nn.gate import gated_sum
-
-N_ELEMENTS = 104  # rows of the element table: atomic numbers 1 to 103, row 0 stays unused
 
 
 class GatedConvolution(nn.Module):
@@ -87,7 +87,7 @@ class CGCNN(nn.Module):
 
     @dataclass(frozen=True)
     class Config:
-        """Settings: width of atom features, convolutions and their kind, graph, Gaussians (from 0 to `cutoff`) and padding."""
+        """Settings: kind of convolution, width of atom features, layers, graph, Gaussians (from 0 to `cutoff`), padding, first vectors."""
 
         convolution: Literal["gated", "simple"] = "gated"
         width: int = 64
@@ -96,12 +96,15 @@ class CGCNN(nn.Module):
         neighbours: int = 12
         gaussians: int = 41
         padding: Literal["correct", "original"] = "correct"
+        atoms: Start = "learned"
 
         def __post_init__(self) -> None:
             if self.convolution not in ("gated", "simple"):
                 raise ConfigError(f"convolution {self.convolution!r} is unknown; expected 'gated' (Eq. 5) or 'simple' (Eq. 4)")
             if self.padding not in ("correct", "original"):
                 raise ConfigError(f"padding {self.padding!r} is unknown; expected 'correct' or 'original'")
+            if self.atoms not in get_args(Start):
+                raise ConfigError(f"atoms {self.atoms!r} is unknown; expected 'learned' or 'described'")
             if self.width < 1 or self.layers < 0:
                 raise ConfigError(f"width {self.width} and {self.layers} layers; expected at least 1 and 0")
 
@@ -109,7 +112,7 @@ class CGCNN(nn.Module):
         super().__init__()
         self.config = config or self.Config()
         c = self.config
-        self.embedding = nn.Embedding(N_ELEMENTS, c.width)
+        self.embedding = element_vectors(c.atoms, c.width)
         self.radial = Gaussians(0.0, c.cutoff, c.gaussians)
         kind = GatedConvolution if c.convolution == "gated" else SimpleConvolution
         self.convolutions = nn.ModuleList(kind(c.width, c.gaussians) for _ in range(c.layers))

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from naica.errors import ConfigError
 from naica.graphs import Batch, GraphSpec
 from naica.nn import Gaussians, SplitLinear, mean_systems, sum_edges, sum_systems
+from naica.nn.atoms import N_ELEMENTS
 from naica.nn.mlp import Swish, SwishNetwork, init_hidden, init_last
 
 Aggregation = Literal["coordination", "sum", "mean"]
-N_ELEMENTS = 104
 COORDINATION = 17.0
 
 
