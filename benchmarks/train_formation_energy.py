@@ -16,6 +16,11 @@ from pathlib import Path
 import numpy as np
 
 NAME = "formation-energy"
+LICENCE = "weights: MIT; trained on Materials Project data (CC BY 4.0)"
+CITATION = (
+    "Data: Jain et al., APL Mater. 1, 011002 (2013); split: Chen et al., Chem. Mater. 31, 3564 (2019). "
+    "Architecture: Xie & Grossman, Phys. Rev. Lett. 120, 145301 (2018)"
+)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from naica.training.config import HeadConfig as HeadConfig
     from naica.training.config import TrainConfig as TrainConfig
+    from naica.training.correction import fit_correction as fit_correction
     from naica.training.ensemble import Ensemble as Ensemble
     from naica.training.evaluation import evaluate as evaluate
+    from naica.training.learner import fit_learner as fit_learner
     from naica.training.prediction import Prediction as Prediction
     from naica.training.property import PropertyModel as PropertyModel
     from naica.training.property import build as build
@@ -27,12 +29,16 @@ _HOMES = {
     "Prediction": "prediction",
     "PropertyModel": "property",
     "build": "property",
+    "fit_correction": "correction",
+    "fit_learner": "learner",
     "fine_tune": "run",
     "train": "run",
     "Target": "target",
     "load": "zoo",
     "predict": "zoo",
 }
+
+__all__ = list(_HOMES)  # noqa: PLE0605  one list, not two
 
 
 def __getattr__(name: str) -> Any:

@@ -74,7 +74,7 @@ class Ensemble:
             For volume factors or member counts out of range.
         """
         tune()
-        factors = _checked(volume_factors)
+        factors = checked_factors(volume_factors)
         used = self._used(members)
         done, total, parts = 0, count(source), []
         for portion, values, best in self._values(source, factors, used):
@@ -129,11 +129,6 @@ class Ensemble:
                     found[row].append(f"{what.format(data[row])} is outside of the training range {low:.3g} to {high:.3g}")
         return tuple(tuple(texts) for texts in found)
 
-    def pooled(self, batch: Batch, member: int = 0) -> NDArray[np.float64]:
-        """(B, C) features of one member before its head; frozen inputs for corrections."""
-        with torch.no_grad():
-            return self.members[member].eval().pooled(batch).double().cpu().numpy()
-
     def sites(self, batch: Batch) -> NDArray[np.float64]:
         """(M, N) contributions of the sites; InputError unless trained with head.pooling='sites'."""
         with torch.no_grad():
@@ -161,7 +156,8 @@ def entropy(probability: Array) -> Array:
     return -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
 
 
-def _checked(volume_factors: Sequence[float]) -> Array:
+def checked_factors(volume_factors: Sequence[float]) -> Array:
+    """Volume factors as an array; ConfigError if there are none or they are out of range."""
     factors = np.asarray(list(volume_factors), dtype=np.float64)
     if not factors.size or not np.isfinite(factors).all() or factors.min() < _SMALLEST_VOLUME or factors.max() > _LARGEST_VOLUME:
         raise ConfigError(f"volume_factors = {list(volume_factors)}; expected numbers from {_SMALLEST_VOLUME} to {_LARGEST_VOLUME}")

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from naica.errors import ConfigError, InputError
@@ -14,6 +13,7 @@ from naica.fields import field
 from naica.graphs.batch import Batch
 from naica.graphs.spec import GraphSpec
 from naica.nn.head import Head
+from naica.nn.segment import mean_systems
 from naica.training.config import HeadConfig
 from naica.training.target import Target
 
@@ -54,13 +54,11 @@ class PropertyModel(nn.Module):
         """(B,) values in the quantity's unit; probabilities of class 1 for a class target."""
         return self.target.to_physical(self.raw(batch), batch["n_atoms"])
 
-    def pooled(self, batch: Batch) -> Tensor:
-        """(B, C) features of each system before the head: the mean over its atoms, or the system's own features."""
+    def with_features(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Values (B) as `forward` gives them, and the features (B, C) before the head: the mean over atoms, or the system's own."""
         features = self.backbone(batch)
-        if "atom" not in features:
-            return cast(Tensor, features["system"])
-        sums = torch.zeros(batch.n_systems, features["atom"].shape[1], dtype=features["atom"].dtype, device=features["atom"].device)
-        return sums.index_add_(0, batch["system"], features["atom"]) / batch["n_atoms"].to(sums.dtype)[:, None]
+        values = self.target.to_physical(self.head(features, batch), batch["n_atoms"])
+        return values, mean_systems(features["atom"], batch) if "atom" in features else features["system"]
 
     def sites(self, batch: Batch) -> Tensor:
         """(N,) contributions of the sites in the quantity's unit; their mean over a system is its prediction (sum if extensive).

@@ -160,6 +160,7 @@ def train(
     progress: bool = True,
     name: str = "",
     cache: Path | None = None,
+    start: Ensemble | None = None,
 ) -> Ensemble:
     """Train an ensemble on a label column, calibrate its error bars on the validation part and measure it on the test part.
 
@@ -174,6 +175,7 @@ def train(
     progress : show a progress bar
     name : written into the card
     cache : file that keeps the graphs
+    start : begin with the weights of these members (in turn) instead of random ones
 
     Raises
     ------
@@ -191,7 +193,7 @@ def train(
     material = prepare(table, column, config, split, cache)
     if folder is not None:
         _claim(folder, material, config, resume)
-    members, records = fit_members(material, config, folder, resume, progress)
+    members, records = fit_members(material, config, folder, resume, progress, list(start.members) if start else None)
     ensemble = assemble(members, records, material, config, name or f"{config.architecture} {material.target.quantity}")
     if folder is not None:
         ensemble.save(folder / "model")

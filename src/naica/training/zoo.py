@@ -10,6 +10,8 @@ from typing import Any
 
 from naica.errors import InputError
 from naica.training.checkpoint import CARD, read
+from naica.training.correction_file import TENSORS
+from naica.training.correction_file import read as read_corrected
 from naica.training.ensemble import Ensemble
 from naica.training.prediction import Prediction
 from naica.training.stream import Source
@@ -21,8 +23,8 @@ def shipped() -> dict[str, Path]:
     return {folder.name: folder for folder in sorted(root.iterdir()) if (folder / CARD).exists()} if root.is_dir() else {}
 
 
-def load(name_or_path: str | Path) -> Ensemble:
-    """A model by name (``formation-energy`` ships with naica) or from its folder.
+def load(name_or_path: str | Path) -> Any:
+    """A model (an `Ensemble`, or a `Corrected` one) by name (``formation-energy`` ships with naica) or from its folder.
 
     Raises
     ------
@@ -39,6 +41,8 @@ def load(name_or_path: str | Path) -> Ensemble:
         near = get_close_matches(str(name_or_path), known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise InputError(f"no model {str(name_or_path)!r}; {hint}models that ship with naica: {', '.join(known) or 'none'}; or give the folder of a saved one")
+    if (path / TENSORS).exists():
+        return read_corrected(path)
     members, card = read(path)
     return Ensemble(tuple(members), card)
 
@@ -55,8 +59,7 @@ def predict(crystals: Source, model: Any = "formation-energy", **options: Any) -
     Parameters
     ----------
     crystals : a Crystal, several, a table …
-    model : a name, a folder, or an `Ensemble`
+    model : a name, a folder, or anything `load` and `fit_correction` return
     options : passed to `Ensemble.predict` (`volume_factors`, `members`, `progress`)
     """
-    ensemble = model if isinstance(model, Ensemble) else load(model)
-    return ensemble.predict(crystals, **options)
+    return (load(model) if isinstance(model, str | Path) else model).predict(crystals, **options)
