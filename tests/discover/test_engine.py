@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import bad_oracles
 import numpy as np
 import pytest
-from tests.discover import bad_oracles
-from tests.discover.bad_oracles import ActingOracle
+from bad_oracles import ActingOracle
 
 from naica.discover import engine
 from naica.discover.engine import run
@@ -23,7 +23,7 @@ from naica.discover.spool import Spool, fingerprint
 from naica.errors import InputError, RunError
 from naica.structure import Crystal
 
-ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
 
 
 def crystal(number: int, act: str = "answer", **info: Any) -> Crystal:
@@ -54,7 +54,7 @@ def calls(log: Path) -> list[str]:
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Worker processes find the bad oracles, however the tests were started."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
 
 
 # --- all that goes wrong at once -------------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def test_equal_crystals_are_computed_once(tmp_path: Path) -> None:
 
 
 def test_workers_are_persistent_and_have_one_thread() -> None:
-    oracle = make_oracle("tests.discover.bad_oracles:reporting")
+    oracle = make_oracle("bad_oracles:reporting")
     found = collect(oracle, {str(k): crystal(k) for k in range(6)}, workers=2, timeout=30.0)
     told = [r.reason.split() for r in found.values()]
     assert 1 <= len({pid for pid, _ in told}) <= 2
@@ -131,7 +131,7 @@ def test_workers_are_persistent_and_have_one_thread() -> None:
 # --- in this process -----------------------------------------------------------------------------------------------------------
 def test_in_process(tmp_path: Path) -> None:
     acts = ("answer", "hang", "raise", "nan", "exit", "memory once", "none")
-    found = collect(ActingOracle(str(tmp_path / "log")), jobs_of(*acts), workers=0, timeout=0.3, retries=1)
+    found = collect(ActingOracle(str(tmp_path / "log")), jobs_of(*acts), workers=0, timeout=1.5, retries=1)
     assert [r.status for r in found.values()] == ["converged", "timed out", "failed", "failed", "failed", "converged", "failed"]
     assert list(found) == [f"job-{k}" for k in range(len(acts))]
     assert found["job-1"].attempts == 2
@@ -230,8 +230,8 @@ def test_a_spool_that_cannot_be_written_loses_no_result(tmp_path: Path, capfd: p
 DRIVER = """
 import sys, time
 from naica.discover.engine import run
-from tests.discover.bad_oracles import ActingOracle
-from tests.discover.test_engine import crystal
+from bad_oracles import ActingOracle
+from test_engine import crystal
 folder, log, act = sys.argv[1:]
 jobs = {str(k): crystal(k, act) for k in range(4)}
 # whoever records the results takes for ever, so finished ones pile up in the spool
@@ -240,7 +240,7 @@ run(ActingOracle(log), jobs, workers=2, timeout=60, spool=folder, on_result=lamb
 
 
 def started(tmp_path: Path, act: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
     arguments = [sys.executable, "-c", DRIVER, str(tmp_path / "spool"), str(tmp_path / "log"), act]
     return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
@@ -315,8 +315,8 @@ def test_calls_finished_while_the_parent_was_killed_are_not_repeated(tmp_path: P
 
 SCRIPT = """
 from naica.discover.engine import run
-from tests.discover.bad_oracles import ActingOracle
-from tests.discover.test_engine import crystal
+from bad_oracles import ActingOracle
+from test_engine import crystal
 run(ActingOracle(), {"a": crystal(0)}, workers=1, timeout=60, on_result=lambda r: print("got", r.status))
 """
 
@@ -325,7 +325,7 @@ def test_scripts_without_a_main_guard_work(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     done = subprocess.run(
-        [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": str(HERE)}, capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout) == (0, "got converged\n"), done.stderr
 
@@ -366,4 +366,4 @@ def test_no_jobs_start_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_factories_of_this_module_are_importable() -> None:
-    assert isinstance(make_oracle("tests.discover.bad_oracles:make", log="x"), bad_oracles.ActingOracle)
+    assert isinstance(make_oracle("bad_oracles:make", log="x"), bad_oracles.ActingOracle)

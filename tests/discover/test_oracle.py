@@ -73,9 +73,9 @@ def test_calculators_by_function_and_by_name() -> None:
     level = Level("EMT of my own")
     by_function = CalculatorOracle(emt_here, level=level)  # type: ignore[arg-type]
     assert by_function.evaluate([copper()])[0].level == level
-    by_name = make_oracle("tests.discover.bad_oracles:make_calculator", slow=0.0)
+    by_name = make_oracle("bad_oracles:make_calculator", slow=0.0)
     assert by_name.evaluate([copper()])[0].energy == by_function.evaluate([copper()])[0].energy
-    assert pickle.loads(pickle.dumps(by_name)).name == "tests.discover.bad_oracles:make_calculator"
+    assert pickle.loads(pickle.dumps(by_name)).name == "bad_oracles:make_calculator"
 
 
 @pytest.mark.slow
@@ -147,9 +147,9 @@ def test_table_oracles_travel() -> None:
         ("emt", {"fmx": 0.1}, r"oracle 'emt': .*'fmx'; its options: calculator, fmax, steps"),
         ("emt", {"fmax": -1.0}, "fmax > 0"),
         ("table", {"column": "x"}, "'table'"),
-        ("tests.discover.bad_oracles:nothing", {}, "cannot load"),
-        ("tests.discover.bad_oracles:make", {"wrong": 1}, "'wrong'"),
-        ("tests.discover.bad_oracles:not_an_oracle", {}, "returned a int; expected an oracle"),
+        ("bad_oracles:nothing", {}, "cannot load"),
+        ("bad_oracles:make", {"wrong": 1}, "'wrong'"),
+        ("bad_oracles:not_an_oracle", {}, "returned a int; expected an oracle"),
     ],
 )
 def test_bad_names_and_options(name: str, options: dict[str, object], message: str) -> None:
