@@ -103,8 +103,10 @@ def test_prototype_split_keeps_prototypes_whole(table, names, shares, seed):
 def test_prototype_split_finds_prototypes_itself(salts):
     pytest.importorskip("naica.structure.symmetry")
     parts = split(salts, "prototype")
-    # all twelve are rock salt: one group, one part
+    # all twelve are rock salt: one group, one part; a molecule has no prototype and is one of its own
     assert sorted(parts.sizes.values()) == [0, 0, 12]
+    molecule = CrystalTable.from_crystals([Crystal(["O", "O"], [[0, 0, 0], [1.2, 0, 0]])])
+    assert sorted(split(CrystalTable.concat([salts, molecule]), "prototype").sizes.values()) == [0, 1, 12]
 
 
 @given(tables(), st.integers(0, 3))

@@ -147,7 +147,14 @@ def _prototypes(table: CrystalTable) -> list[str]:
         return [str(p) for p in table.column("prototype")]
     from naica.structure.symmetry import prototype_label
 
-    return [prototype_label(crystal) for crystal in table]
+    labels = []
+    for row, crystal in enumerate(table):
+        try:
+            labels.append(prototype_label(crystal))
+        except InputError:
+            # a structure without a symmetry is a prototype of its own: it can leak nowhere
+            labels.append(f"row {row}")
+    return labels
 
 
 def _by_element(table: CrystalTable, element: str | None, parts: tuple[float, float, float], seed: int) -> Split:
