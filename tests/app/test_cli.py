@@ -25,12 +25,13 @@ def commands(group=None, path=()):
             yield (*path, name), command
 
 
-COMMANDS = {path: command for path, command in commands()}
+COMMANDS = dict(commands())
 
 
 def test_the_verbs_are_commands():
-    wanted = {("predict",), ("train",), ("evaluate",), ("check",), ("relax",), ("graph",), ("hull",), ("discover",), ("explain",), ("models",),
-              ("import-weights",), *(("data", n) for n in ("list", "show", "pull")), *(("campaign", n) for n in ("status", "report", "export"))}  # fmt: skip
+    alone = ("predict", "train", "evaluate", "check", "relax", "graph", "hull", "discover", "explain", "models", "import-weights")
+    grouped = {"data": ("list", "show", "pull"), "campaign": ("status", "report", "export")}
+    wanted = {(name,) for name in alone} | {(group, name) for group, names in grouped.items() for name in names}
     assert wanted == set(COMMANDS)
 
 
@@ -272,7 +273,9 @@ def test_train_from_a_folder(naica, labelled, tmp_path):
     assert ran.json["rows"] == {"train": 10, "val": 1, "test": 1}
     assert sorted(r["id"] for r in ran.json["rejected"]) == ["missing", "s0"]
     assert (out / "model" / "weights.safetensors").exists()
-    judged = naica("evaluate", out, labelled, "--csv", labelled / "values.csv", "--column", "band_gap", "--unit", "eV", "--split", "random", "--json")
+    judged = naica(
+        "evaluate", out, labelled, "--csv", labelled / "values.csv", "--column", "band_gap", "--unit", "eV", "--split", "random", "--json"
+    )
     assert judged.json["metrics"]["n"] == 1
 
 
@@ -336,8 +339,8 @@ def test_a_reader_that_leaves_is_no_error():
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.close()
     error = process.stderr.read()
-    assert process.wait() == 0
-    assert "Traceback" not in error
+    process.wait()
+    assert error == ""
     process.stderr.close()
 
 

@@ -70,10 +70,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         complain(error, as_json="--json" in (sys.argv[1:] if arguments is None else arguments))
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # the reader (head, less) went away: nothing to say, and nobody to say it to
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except OSError as error:
         if debugging():
             raise

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -16,12 +17,12 @@ from naica.app import report_text as text
 from naica.app import wording
 from naica.app.answer import to_json
 from naica.app.export import csv_text
-from naica.app.report_finds import Find, looks, prepare
+from naica.app.report_finds import MOST_PICTURED, Find, looks, prepare
 from naica.errors import RunError
 
 Summary = Mapping[str, Any]
 
-_CARDS = 9
+_CARDS = MOST_PICTURED
 _SECTIONS = (
     ("finds", "Finds"),
     ("hull", "Hull"),
@@ -50,7 +51,8 @@ def write_report(summary: Summary, path: str | Path) -> Path:
         draft.write_text(page, encoding="utf-8")
         os.replace(draft, target)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
         raise RunError(f"cannot write the report {target}: {error.strerror or error}; name another place with --out") from error
     return target
 
@@ -113,7 +115,7 @@ def _page(summary: Summary, finds: Sequence[Find], figures: Mapping[str, Any], c
         "versions": ", ".join(f"{name} {version}" for name, version in (summary.get("versions") or {}).items()) or "not recorded",
         "when": text.when(summary),
         "config": text.toml(summary["config"]) if isinstance(summary.get("config"), Mapping) else summary.get("config"),
-        "figures": figures,
+        "figures": {name: figures.get(name) for name in ("hull", "hits", "calibration", "learning")},
         "csv_uri": _data_uri("text/csv", csv_text(summary["finds"])),
     }
 

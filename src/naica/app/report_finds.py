@@ -12,8 +12,9 @@ from naica.app.export import file_name
 from naica.app.scene import Scene, colour, gradients, make_scene, radius, svg, view_quaternion
 from naica.app.wording import milli, signed
 
-# a page of thousands of structures would not open: the best ones get a picture and their CIF, the table has them all
-MOST_DRAWN = 120
+# a page of thousands of structures would not open: the best get a card with a picture, more of them a 3D view and their CIF, all a row
+MOST_PICTURED = 12
+MOST_DRAWN = 60
 _MOST_ATOMS = 60
 
 
@@ -74,13 +75,14 @@ def looks(symbols: set[str]) -> Looks:
 def prepare(summary: Mapping[str, Any]) -> list[Find]:
     """The finds in the order of the summary (best first)."""
     reach = _reach(summary["finds"])
-    return [_find(raw, summary, reach, rank < MOST_DRAWN) for rank, raw in enumerate(summary["finds"])]
+    return [_find(raw, summary, reach, rank) for rank, raw in enumerate(summary["finds"])]
 
 
-def _find(raw: Mapping[str, Any], summary: Mapping[str, Any], reach: float, draw: bool) -> Find:
+def _find(raw: Mapping[str, Any], summary: Mapping[str, Any], reach: float, rank: int) -> Find:
     from markupsafe import Markup
 
     by_hull = summary.get("hull") is not None
+    draw = rank < MOST_DRAWN
     scene, shown_cell = _scene(raw) if draw else (None, "")
     separation, sigma = raw.get("separation_energy"), raw.get("sigma")
     value = raw.get("above_hull") if by_hull else raw.get("formation_energy")
@@ -104,7 +106,7 @@ def _find(raw: Mapping[str, Any], summary: Mapping[str, Any], reach: float, draw
         details=tuple(_details(raw, summary, shown_cell)),
         lineage=tuple(raw.get("lineage") or ()),
         strip=Markup(_strip(separation, sigma, reach)) if by_hull and separation is not None else "",
-        picture=Markup(svg(scene)) if scene else Markup('<span class="small soft">no picture</span>'),
+        picture=Markup(svg(scene)) if scene and rank < MOST_PICTURED else "",
         scene=scene.to_dict() if scene else None,
         cif_uri=_cif_uri(raw["cif"]) if draw and raw.get("cif") else "",
     )

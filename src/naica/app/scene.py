@@ -119,7 +119,7 @@ def view_quaternion() -> list[float]:
 
 
 def svg(scene: Scene, size: int = 240) -> str:
-    """A still picture as SVG text; atoms are filled with the page's gradients `atom-<symbol>` (see `gradients`)."""
+    """A still picture as the inside of an SVG element `size` wide and high; atoms are filled with the page's `gradients`."""
     centre = scene.corners.mean(0)
     turn = view()
     places, corners = (scene.positions - centre) @ turn.T, (scene.corners - centre) @ turn.T
@@ -136,7 +136,7 @@ def svg(scene: Scene, size: int = 240) -> str:
             (depth[k] + 0.01, f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius(symbols[k]) * scale:.1f}" fill="url(#atom-{symbols[k]})"/>')
         )
     body = "".join(text for _, text in sorted(parts, key=lambda p: p[0]))
-    return f'<svg viewBox="0 0 {size} {size}" role="img" aria-hidden="true">{body}</svg>'
+    return body
 
 
 def _line(start: Array, end: Array) -> str:

@@ -83,7 +83,7 @@
     const stage = button.closest(".stage"), again = shown && shown.button === button;
     hide();
     if (again) return;
-    const live = document.createElement("div"), still = stage.querySelector("svg");
+    const live = document.createElement("div"), still = stage.querySelector(".still");
     live.className = "live";
     stage.append(live);
     let viewer = null;
