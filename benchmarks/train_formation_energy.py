@@ -57,6 +57,7 @@ def settings(args: argparse.Namespace):
         ema=0.999,
         warm_up=0.15,
         members=len(args.seeds),
+        chain=args.chain,
         seed=args.seeds[0],
         max_seconds=args.minutes * 60 / len(args.seeds) if args.minutes else None,
         precision=args.precision,
@@ -76,6 +77,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="fuse the network with torch.compile (needs a C++ compiler)")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=3e-3, help="highest learning rate")
+    parser.add_argument("--chain", action="store_true", help="each member starts from the one before (snapshot ensemble): for little time")
     parser.add_argument("--quiet", action="store_true")
     args = parser.parse_args()
     if args.seeds != list(range(args.seeds[0], args.seeds[0] + len(args.seeds))):

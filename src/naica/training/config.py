@@ -59,6 +59,8 @@ class TrainConfig:
     clip : largest gradient norm; 0 does not clip
     patience : stop after so many epochs without a better validation error; None never does
     members : models of the ensemble, with seeds `seed`, `seed` + 1, …
+    chain : each member starts from the weights of the one before, its rate rising again (snapshot ensemble, Huang et al., ICLR 2017):
+        better members for the same time, less different from each other
     max_seconds : time budget of one member; the schedule comes to its end within it, at the price that the run depends on the
         machine's speed. None: only `epochs` counts, and the run is reproducible
     device : ``cpu``, ``cuda`` …; None takes NAICA_DEVICE, and the CPU without it. Never falls back silently
@@ -84,6 +86,7 @@ class TrainConfig:
     clip: float = 2.0
     patience: int | None = None
     members: int = 1
+    chain: bool = False
     seed: int = 0
     max_seconds: float | None = None
     device: str | None = None

@@ -120,7 +120,8 @@ def fit_members(
         for k in range(config.members):
             seed = config.seed + k
             folder = _member_folder(out, k)
-            model = _initial(material.target, config, seed) if start is None else _copy(start[k % len(start)], material.target)
+            before = members[-1] if config.chain and members else start[k % len(start)] if start else None
+            model = _initial(material.target, config, seed) if before is None else _copy(before, material.target)
             done = fit(model, config, seed, material.part("train"), material.part("val"), folder, display.watch(k), resume)
             members.append(model)
             records.append({"seed": seed, "epochs": done.epoch, "best_epoch": done.best_epoch, "best": done.best, "seconds": round(done.seconds, 2)})
