@@ -38,7 +38,7 @@ _HOMES = {
     "predict": "zoo",
 }
 
-__all__ = list(_HOMES)  # noqa: PLE0605  one list, not two
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -53,7 +53,9 @@ def assemble(
         data=_data_of(material),
         fields=_fields_of(first),
         training={"config": config.to_dict(), "members": records},
-        lineage=(*parent.lineage, {"name": parent.name, "level": str(parent.level or "unknown"), "data": dict(parent.data)}) if parent else (),
+        lineage=(*parent.lineage, {"name": parent.name, "level": str(parent.level or "unknown"), "data": dict(parent.data)})
+        if parent
+        else (),
         versions=versions(),
     )
     plain = Ensemble(tuple(members), card)
@@ -103,7 +105,12 @@ def _middle(values: NDArray[np.float64]) -> tuple[float, float]:
 
 def _data_of(material: Material) -> dict[str, Any]:
     rows = {part: len(getattr(material, part)) for part in ("train", "val", "test")}
-    return {"column": material.column, "rows": rows, "hash": material.fingerprint, "left_out": {k: n for k, n in material.rejected.items() if n}}
+    return {
+        "column": material.column,
+        "rows": rows,
+        "hash": material.fingerprint,
+        "left_out": {k: n for k, n in material.rejected.items() if n},
+    }
 
 
 def _fields_of(model: PropertyModel) -> tuple[str, ...]:

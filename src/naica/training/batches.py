@@ -72,7 +72,13 @@ class Loader:
     """
 
     def __init__(
-        self, data: Labelled, batch_size: int, max_edges: int, seed: int | None, dtype: torch.dtype = torch.float32, volume_augmentation: float = 0.0
+        self,
+        data: Labelled,
+        batch_size: int,
+        max_edges: int,
+        seed: int | None,
+        dtype: torch.dtype = torch.float32,
+        volume_augmentation: float = 0.0,
     ) -> None:
         self.data, self.batch_size, self.max_edges, self.seed = data, batch_size, max_edges, seed
         self.dtype, self.volume_augmentation = dtype, volume_augmentation
@@ -84,7 +90,9 @@ class Loader:
         order = np.arange(len(self.data))
         if self.seed is not None:
             order = np.random.default_rng([self.seed, epoch]).permutation(order)
-        return _without_singles([self.data.rows[order[part]] for part in plan(self.cost[order], self.batch_size, self.max_edges)], self.seed)
+        return _without_singles(
+            [self.data.rows[order[part]] for part in plan(self.cost[order], self.batch_size, self.max_edges)], self.seed
+        )
 
     def __iter__(self) -> Iterator[Step]:
         draw = np.random.default_rng([self.seed or 0, self.epoch, 1])

@@ -117,7 +117,9 @@ def parse_card(raw: dict[str, Any], where: str) -> Card:
     """A card from plain data of any format up to `FORMAT`; InputError says what is wrong with it."""
     if raw["format"] > FORMAT:
         made = raw.get("versions", {}).get("naica", "unknown")
-        raise InputError(f"{where} has card format {raw['format']} (written by naica {made}); this naica reads up to {FORMAT}: upgrade naica")
+        raise InputError(
+            f"{where} has card format {raw['format']} (written by naica {made}); this naica reads up to {FORMAT}: upgrade naica"
+        )
     while raw["format"] < FORMAT:
         if raw["format"] not in UPGRADES:
             raise InputError(f"{where} has card format {raw['format']}, which no naica ever wrote")

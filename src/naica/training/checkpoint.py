@@ -35,7 +35,9 @@ def save(folder: Path, members: list[PropertyModel], card: Card, half: bool = Fa
     """
     from safetensors.torch import save_file
 
-    tensors = {f"member{k}.{name}": _stored(tensor, half) for k, member in enumerate(members) for name, tensor in member.state_dict().items()}
+    tensors = {
+        f"member{k}.{name}": _stored(tensor, half) for k, member in enumerate(members) for name, tensor in member.state_dict().items()
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors, str(folder / f"{WEIGHTS}.tmp"), metadata={"naica": card.name})
@@ -77,8 +79,12 @@ def _member(card: Card, tensors: dict[str, Tensor], folder: Path, k: int) -> Pro
     missing, extra = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
     wrong = [n for n in wanted if n in tensors and wanted[n].shape != tensors[n].shape]
     if missing or extra or wrong:
-        found = [f"{what} {', '.join(names[:3])}" for what, names in (("missing", missing), ("unknown", extra), ("wrong shape", wrong)) if names]
-        raise InputError(f"{folder / WEIGHTS} does not fit its card (member {k}: {'; '.join(found)}); copy both files again from where you got them")
+        found = [
+            f"{what} {', '.join(names[:3])}" for what, names in (("missing", missing), ("unknown", extra), ("wrong shape", wrong)) if names
+        ]
+        raise InputError(
+            f"{folder / WEIGHTS} does not fit its card (member {k}: {'; '.join(found)}); copy both files again from where you got them"
+        )
     bad = next((name for name, tensor in tensors.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()), None)
     if bad is not None:
         raise InputError(f"{folder / WEIGHTS} holds numbers that are not finite (member {k}, {bad})")
@@ -106,4 +112,10 @@ def _stored(tensor: Tensor, half: bool) -> Tensor:
 def describe(folder: Path) -> dict[str, Any]:
     """Name, quantity, unit, level and metrics of a saved model, without its weights."""
     card = read_card(folder / CARD)
-    return {"name": card.name, "quantity": card.quantity, "level": str(card.level or "unknown"), "members": card.members, "metrics": dict(card.metrics)}
+    return {
+        "name": card.name,
+        "quantity": card.quantity,
+        "level": str(card.level or "unknown"),
+        "members": card.members,
+        "metrics": dict(card.metrics),
+    }

@@ -104,12 +104,16 @@ class Corrected:
             fractions = element_fractions(portion.batch)
             features = [self.scalers[k](scan.pooled, fractions) for k, scan in zip(used, scanned, strict=True)]
             values = np.stack([scan.value + self.ridges[k].mean(f) for k, scan, f in zip(used, scanned, features, strict=True)])
-            variance = np.mean([self.ridges[k].variance(f) + self.ridges[k].noise ** 2 for k, f in zip(used, features, strict=True)], axis=0)
+            variance = np.mean(
+                [self.ridges[k].variance(f) + self.ridges[k].noise ** 2 for k, f in zip(used, features, strict=True)], axis=0
+            )
             best = np.median([scan.factor for scan in scanned], axis=0)
             warnings = self._warnings(portion.batch, portion.volumes * best, np.median(values, axis=0))
             bars = self._bars(values, variance)
             target = self.prior.target
-            parts.append(Prediction(target.quantity, target.unit, np.median(values, axis=0), bars, values, best, warnings, tuple(portion.ids)))
+            parts.append(
+                Prediction(target.quantity, target.unit, np.median(values, axis=0), bars, values, best, warnings, tuple(portion.ids))
+            )
             done += len(best)
             if progress is not None:
                 progress(done, total)
@@ -198,10 +202,14 @@ def fit_correction(prior: Ensemble, table: CrystalTable, column: str, seed: int 
 
 def _compatible(prior: Ensemble, quantity: str, level: Level | None, column: str) -> None:
     if prior.target.kind == "class" or quantity != prior.target.quantity:
-        raise InputError(f"column {column!r} holds {quantity}, the prior predicts {prior.target.quantity} ({prior.target.kind}); a correction needs the same real quantity")
+        raise InputError(
+            f"column {column!r} holds {quantity}, the prior predicts {prior.target.quantity} ({prior.target.kind}); a correction needs the same real quantity"
+        )
     if level is None or prior.card.level is None:
         side = f"the labels in column {column!r}" if level is None else f"the prior {prior.card.name!r}"
-        raise LevelError(f"the level of theory of {side} is not declared; a correction from one level to another needs both. Give the label a Level(...)")
+        raise LevelError(
+            f"the level of theory of {side} is not declared; a correction from one level to another needs both. Give the label a Level(...)"
+        )
 
 
 def _features(prior: Ensemble, graphs: GraphSet, rows: NDArray[np.int64]) -> tuple[Array, list[Array], Array]:
@@ -242,7 +250,14 @@ def _judged(prior: Ensemble, left_out: Array, outs: list[LeaveOneOut], raw: Arra
 
 
 def _card(
-    prior: Ensemble, table: CrystalTable, column: str, level: Level | None, rows: NDArray[np.int64], elements: NDArray[np.int64], found: dict[str, Any], seed: int
+    prior: Ensemble,
+    table: CrystalTable,
+    column: str,
+    level: Level | None,
+    rows: NDArray[np.int64],
+    elements: NDArray[np.int64],
+    found: dict[str, Any],
+    seed: int,
 ) -> Card:
     from dataclasses import asdict
 
@@ -259,5 +274,8 @@ def _card(
         data={"column": column, "rows": {"train": len(rows)}, "left_out": {"no label": len(table) - len(rows)}},
         training={"strategy": "correct", "seed": seed},
         note=f"declared multi-fidelity: prior at {prior.card.level}, labels at {level}",
-        lineage=(*prior.card.lineage, {"name": prior.card.name, "level": json.loads(json.dumps(str(prior.card.level))), "data": dict(prior.card.data)}),
+        lineage=(
+            *prior.card.lineage,
+            {"name": prior.card.name, "level": json.loads(json.dumps(str(prior.card.level))), "data": dict(prior.card.data)},
+        ),
     )

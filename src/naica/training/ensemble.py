@@ -122,7 +122,10 @@ class Ensemble:
                 if text not in place:
                     place.append(text)
         ranges = self.card.ranges
-        for name, data, what in (("volume_per_atom", volumes, "volume {:.1f} Å³/atom"), ("label", values, "predicted value {:.3f} " + self.target.unit)):
+        for name, data, what in (
+            ("volume_per_atom", volumes, "volume {:.1f} Å³/atom"),
+            ("label", values, "predicted value {:.3f} " + self.target.unit),
+        ):
             if name in ranges and self.target.kind != "class":
                 low, high = ranges[name]
                 for row in np.flatnonzero((data < low) | (data > high)):

@@ -83,7 +83,12 @@ def judge(ensemble: Ensemble, part: Labelled) -> Metrics:
 
 
 def evaluate(
-    ensemble: Ensemble, table: CrystalTable, column: str, rows: Sequence[int] | Array | None = None, plot: str | Path | None = None, fidelity: bool = False
+    ensemble: Ensemble,
+    table: CrystalTable,
+    column: str,
+    rows: Sequence[int] | Array | None = None,
+    plot: str | Path | None = None,
+    fidelity: bool = False,
 ) -> Evaluation:
     """Compare predictions with labels.
 

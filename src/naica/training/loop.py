@@ -66,7 +66,9 @@ class Member(pl.LightningModule):
     watch : progress
     """
 
-    def __init__(self, model: PropertyModel, config: TrainConfig, seed: int, train: Labelled, validation: Labelled, folder: Path | None, watch: Watch) -> None:
+    def __init__(
+        self, model: PropertyModel, config: TrainConfig, seed: int, train: Labelled, validation: Labelled, folder: Path | None, watch: Watch
+    ) -> None:
         super().__init__()
         self.model, self.config, self.seed, self.folder, self.watch = model, config, seed, folder, watch
         dtype = DTYPES[config.precision]
@@ -108,7 +110,9 @@ class Member(pl.LightningModule):
         batch, values = step
         with torch.autocast(batch["n_atoms"].device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             raw = self.raw(batch)
-        loss = loss_of(raw.to(values.dtype), self.model.target.to_normalised(values, batch["n_atoms"]), self.config.loss, self.model.target.kind)
+        loss = loss_of(
+            raw.to(values.dtype), self.model.target.to_normalised(values, batch["n_atoms"]), self.config.loss, self.model.target.kind
+        )
         self._loss_sum += float(loss.detach()) * len(values)
         self._seen += len(values)
         return loss
@@ -139,7 +143,9 @@ class Member(pl.LightningModule):
             "systems_per_second": self._seen / max(train_seconds, 1e-9),
         }
         if not torch.isfinite(torch.tensor(row["loss"])):
-            raise RunError(f"the loss became {row['loss']} in epoch {p.epoch}; lower learning_rate ({self.config.learning_rate:g}) or look at the labels")
+            raise RunError(
+                f"the loss became {row['loss']} in epoch {p.epoch}; lower learning_rate ({self.config.learning_rate:g}) or look at the labels"
+            )
         p.rows.append(row)
         self.history.write(row)
         if self.folder is not None:
@@ -186,7 +192,9 @@ class Member(pl.LightningModule):
             torch.save(state, temporary)
             os.replace(temporary, path)
         except OSError as error:
-            raise RunError(f"cannot write the training state {path}: {error}; free some space or choose another folder, then start again") from error
+            raise RunError(
+                f"cannot write the training state {path}: {error}; free some space or choose another folder, then start again"
+            ) from error
 
     def resume(self, path: Path) -> None:
         """Back to the state after the last whole epoch; RunError if the file is damaged."""
@@ -197,7 +205,9 @@ class Member(pl.LightningModule):
             self.kept, self.progress = state["kept"], Progress(**state["progress"])
             self.optimizer.load_state_dict(state["optimizer"])
         except Exception as error:
-            raise RunError(f"{path} cannot be resumed ({error}); delete that folder, or pass resume=False to start this member again") from error
+            raise RunError(
+                f"{path} cannot be resumed ({error}); delete that folder, or pass resume=False to start this member again"
+            ) from error
         self.history.rewind(self.progress.rows)
 
 
@@ -218,7 +228,16 @@ class _Steps:
                 return
 
 
-def fit(model: PropertyModel, config: TrainConfig, seed: int, train: Labelled, validation: Labelled, folder: Path | None, watch: Watch, resume: bool) -> Progress:
+def fit(
+    model: PropertyModel,
+    config: TrainConfig,
+    seed: int,
+    train: Labelled,
+    validation: Labelled,
+    folder: Path | None,
+    watch: Watch,
+    resume: bool,
+) -> Progress:
     """Train one member in place (its best mean weights are left in `model`) and return how it went."""
     with torch.random.fork_rng(devices=[]):
         # the mean of the weights and the optimiser hold on to tensors, so the model moves before they see it
@@ -254,7 +273,10 @@ class _quiet:
     """Lightning without its adverts and its advice on data loaders, which do not concern our loader."""
 
     def __enter__(self) -> None:
-        self._levels = {name: logging.getLogger(name).level for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")}
+        self._levels = {
+            name: logging.getLogger(name).level
+            for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+        }
         for name in self._levels:
             logging.getLogger(name).setLevel(logging.ERROR)
         self._filters = warnings.catch_warnings()

@@ -49,7 +49,11 @@ def _parity(axes: Any, found: Evaluation) -> None:
     axes.plot([low, high], [low, high], "k--", lw=0.8)
     axes.set_xlabel(f"{known.axis}, labels")
     axes.set_ylabel(f"{known.axis}, predicted")
-    text = f"MAE {m.mae:.4g} {m.unit}, RMSE {m.rmse:.4g}" if m.mae is not None else f"AUC {m.roc_auc or float('nan'):.3f}, accuracy {m.accuracy:.3f}"
+    text = (
+        f"MAE {m.mae:.4g} {m.unit}, RMSE {m.rmse:.4g}"
+        if m.mae is not None
+        else f"AUC {m.roc_auc or float('nan'):.3f}, accuracy {m.accuracy:.3f}"
+    )
     axes.set_title(f"{text}, n = {m.n}", fontsize=10)
 
 
@@ -65,4 +69,7 @@ def _calibration(axes: Any, found: Evaluation) -> None:
     axes.plot([0, 1], [0, 1], "k--", lw=0.8)
     axes.set_xlabel("share of errors expected within the error bar")
     axes.set_ylabel("share observed")
-    axes.set_title(f"68 % bar covers {100 * (found.metrics.coverage_1 or 0):.0f} %, 95 % bar {100 * (found.metrics.coverage_2 or 0):.0f} %", fontsize=10)
+    axes.set_title(
+        f"68 % bar covers {100 * (found.metrics.coverage_1 or 0):.0f} %, 95 % bar {100 * (found.metrics.coverage_2 or 0):.0f} %",
+        fontsize=10,
+    )

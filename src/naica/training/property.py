@@ -69,7 +69,9 @@ class PropertyModel(nn.Module):
             If the head does not pool per-site numbers.
         """
         if self.pooling != "sites" or self.target.kind == "class":
-            raise InputError(f"this model pools by {self.pooling!r}; site contributions need a regression trained with head.pooling='sites'")
+            raise InputError(
+                f"this model pools by {self.pooling!r}; site contributions need a regression trained with head.pooling='sites'"
+            )
         return self.target.mean + self.target.std * self.head.sites(self.backbone(batch), batch)[:, 0]
 
 

@@ -124,7 +124,9 @@ def fit_members(
             model = _initial(material.target, config, seed) if before is None else _copy(before, material.target)
             done = fit(model, config, seed, material.part("train"), material.part("val"), folder, display.watch(k), resume)
             members.append(model)
-            records.append({"seed": seed, "epochs": done.epoch, "best_epoch": done.best_epoch, "best": done.best, "seconds": round(done.seconds, 2)})
+            records.append(
+                {"seed": seed, "epochs": done.epoch, "best_epoch": done.best_epoch, "best": done.best, "seconds": round(done.seconds, 2)}
+            )
     return members, records
 
 
@@ -270,7 +272,9 @@ def _claim(folder: Path, material: Material, config: TrainConfig, resume: bool) 
             theirs = json.loads(path.read_text())
             if theirs != json.loads(json.dumps(mine)):
                 different = [key for key in mine if theirs.get(key) != json.loads(json.dumps(mine[key]))]
-                raise RunError(f"{folder} holds another training run (different {', '.join(different)}); choose another folder or pass resume=False")
+                raise RunError(
+                    f"{folder} holds another training run (different {', '.join(different)}); choose another folder or pass resume=False"
+                )
             return
         for state in folder.glob("member-*/state.pt"):
             state.unlink()
