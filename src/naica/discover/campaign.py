@@ -223,45 +223,50 @@ class _Run:
         return self.folder / "models" / f"round-{number:02d}"
 
     def _learn(self, number: int) -> Any:
-        from naica.training.learner import make_learner
+        """The round's model, fitted or, if that stage has finished, loaded."""
+        from naica.training.zoo import load
 
+        final = self._model_folder(number)
+        if self.ledger.stage(number, "learn") is not None:
+            return load(final / "model")
         began = time.monotonic()
         entries = self.ledger.entries(number - 1)
         table = labelled(entries, self.judge(number - 1), self.oracle)
         self.progress(Event(number, "learn", 0, 1, f"{len(table)} labels"))
-        final = self._model_folder(number)
-        learner = make_learner(self.config.learner.strategy, **self.config.learner.model_dump(exclude={"strategy"}), seed=self.config.seed)
-        if final.exists() and self.ledger.stage(number, "learn") is not None:
-            model = learner.load(final, table, LABEL)
-        else:
-            # fit beside the final place and rename: a kill leaves no half-written model that looks whole
-            scratch = final.with_name(final.name + ".part")
-            shutil.rmtree(scratch, ignore_errors=True)
-            shutil.rmtree(final, ignore_errors=True)
-            scratch.mkdir(parents=True)
-            model = learner.fit(table, LABEL, number, scratch, previous=self._model_folder(number - 1) if number > 1 else None)
-            os.replace(scratch, final)
-            with self.ledger.write() as db:
-                self.ledger.finish(db, number, "learn", {"labels": len(table), **model.facts()}, time.monotonic() - began)
+        # fitted beside the final place and renamed: a kill leaves no half-written model that looks whole
+        scratch = final.with_name(final.name + ".part")
+        for leftover in (scratch, final):
+            shutil.rmtree(leftover, ignore_errors=True)
+        model = self._learner().fit(table, LABEL, number, scratch, self._model_folder(number - 1) if number > 1 else None)
+        os.replace(scratch, final)
+        with self.ledger.write() as db:
+            facts = {"labels": len(table), "metrics": dict(model.card.metrics)}
+            self.ledger.finish(db, number, "learn", facts, time.monotonic() - began)
         self.progress(Event(number, "learn", 1, 1, f"{len(table)} labels"))
         return model
+
+    def _learner(self) -> Any:
+        from naica.training.learner import fit_learner
+
+        section = self.config.learner
+        chosen = ("prior",) if section.strategy == "correct" else ("members", "visits")
+        return fit_learner(section.strategy, seed=self.config.seed, **{name: getattr(section, name) for name in chosen})
 
     # --- propose -------------------------------------------------------------------------------------------------------------
     def _propose(self, number: int) -> None:
         began = time.monotonic()
         entries = self.ledger.entries(number - 1)
         parents = self._parents(entries, number)
-        known = frozenset(f"{e.crystal.formula}|{self.proposals.kind(e.crystal)}" for e in entries)
-        known |= {f"{f}|{p}" for f, p in self.ledger.rows("select formula, prototype from candidates where prototype is not null")}
+        known = frozenset(self.proposals.decoration(e.crystal) for e in entries)
+        known |= {d for (d,) in self.ledger.rows("select decoration from candidates where decoration is not null")}
         rows, counts = [], {}
         for proposal in self.proposals.propose(number, parents, known):
-            rows.append((proposal.key, proposal.recipe, proposal.origin, proposal.parent, proposal.formula, proposal.kind, number,
-                         proposal.status, proposal.reason, proposal.likelihood))  # fmt: skip
+            rows.append(proposal)
             counts[proposal.origin] = counts.get(proposal.origin, 0) + 1
             if len(rows) % 200 == 0:
                 self.progress(Event(number, "propose", len(rows), 0, f"{len(rows)} candidates"))
         with self.ledger.write() as db:
-            new = self.ledger.add_candidates(db, rows)
+            new = self.ledger.add_candidates(db, rows, number)
             data = {"proposed": len(rows), "new": new, "by": counts, "dropped": self.proposals.dropped()}
             self.ledger.finish(db, number, "propose", data, time.monotonic() - began)
         self.progress(Event(number, "propose", len(rows), len(rows), f"{new} new candidates"))

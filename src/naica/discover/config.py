@@ -54,8 +54,7 @@ class Learner(Section):
     strategy: Literal["correct", "train"] = Field("correct", description="correct a prior model, or train an ensemble on the labels alone")
     prior: str = Field("formation-energy", description="model that is corrected (strategy 'correct')")
     members: int = Field(4, ge=2, description="networks in the ensemble (strategy 'train')")
-    epochs: int = Field(60, ge=1, description="epochs of the first round; later rounds start from the last weights")
-    warm_epochs: int = Field(20, ge=1, description="epochs of later rounds")
+    visits: int = Field(45_000, ge=1, description="structures each network sees in the first round; later rounds start from its weights")
 
 
 class Filter(Section):

@@ -25,8 +25,8 @@ _SCHEMA = """
 create table if not exists meta (key text primary key, value text not null) without rowid;
 create table if not exists structures (hash text primary key, n integer not null, data blob not null) without rowid;
 create table if not exists candidates (
-    key text primary key, recipe blob not null, origin text not null, parent text not null, formula text not null, prototype text,
-    round integer not null, status text not null, reason text, likelihood real,
+    key text primary key, recipe blob not null, origin text not null, parent text not null,
+    formula text not null, prototype text, decoration text, round integer not null, status text not null, reason text, likelihood real,
     quick real, value real, sigma real, distance real, probability real, volume real, scored integer, arm text, picked integer
 ) without rowid;
 create index if not exists candidates_status on candidates (status);
@@ -193,17 +193,19 @@ class Ledger:
         limit = up_to_round if up_to_round is not None else 2**31
         return [Entry(k, r, e, _unpack(n, d), s) for k, r, e, n, d, s in self.rows(query, (limit,))]
 
-    def add_candidates(
-        self, db: sqlite3.Connection, rows: Iterable[tuple[str, bytes, str, str, str, str | None, int, str, str | None, float | None]]
-    ) -> int:
-        """Insert new candidates (key, recipe, origin, parent, formula, prototype, round, status, reason, likelihood); known ones stay."""
-        before = db.total_changes
+    def add_candidates(self, db: sqlite3.Connection, proposals: Iterable[Any], round_: int) -> int:
+        """Insert new candidates; known ones stay as they are. Returns how many of them are new and alive."""
+        alive = "select count(*) from candidates where status = 'new'"
+        before = db.execute(alive).fetchone()[0]
         db.executemany(
-            "insert or ignore into candidates (key, recipe, origin, parent, formula, prototype, round, status, reason, likelihood) "
-            "values (?,?,?,?,?,?,?,?,?,?)",
-            rows,
+            "insert or ignore into candidates "
+            "(key, recipe, origin, parent, formula, prototype, decoration, round, status, reason, likelihood) values (?,?,?,?,?,?,?,?,?,?,?)",
+            (
+                (p.key, p.recipe, p.origin, p.parent, p.formula, p.prototype, p.decoration, round_, p.status, p.reason, p.likelihood)
+                for p in proposals
+            ),
         )
-        return db.total_changes - before
+        return int(db.execute(alive).fetchone()[0] - before)
 
 
 def _unpack(n: int, data: bytes) -> Crystal:

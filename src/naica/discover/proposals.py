@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice, permutations
 from pathlib import Path
@@ -23,14 +23,18 @@ MIN_DISTANCE = 0.7  # Å; closer atoms in a candidate are a mistake of its gener
 
 @dataclass(frozen=True)
 class Proposal:
-    """A candidate as the ledger keeps it. `status` is "new", or "rejected" with a reason."""
+    """A candidate as the ledger keeps it. `status` is "new", or "rejected" with a reason.
+
+    `prototype` is the label of its structure type, `decoration` the same with the elements named: what decides whether it is a repetition.
+    """
 
     key: str
     recipe: bytes
     origin: str
     parent: str
     formula: str
-    kind: str | None
+    prototype: str | None = None
+    decoration: str | None = None
     status: str = "new"
     reason: str | None = None
     likelihood: float | None = None
@@ -44,7 +48,7 @@ class Proposals(Protocol):
         ...
 
     def propose(self, round_: int, parents: Mapping[str, Crystal], known: frozenset[str]) -> Iterator[Proposal]:
-        """New candidates; `known` holds "formula|prototype label" of everything seen before."""
+        """New candidates; `known` holds the decorations of everything seen before."""
         ...
 
     def realise(self, rows: Sequence[tuple[str, bytes]], ledger: Ledger) -> list[Crystal]:
@@ -55,8 +59,8 @@ class Proposals(Protocol):
         """Options for `make_oracle`."""
         ...
 
-    def kind(self, crystal: Crystal) -> str:
-        """A label under which structures of one prototype fall together."""
+    def decoration(self, crystal: Crystal) -> str:
+        """A label that equal structures share."""
         ...
 
     def dropped(self) -> dict[str, int]:
@@ -87,20 +91,19 @@ class GeneratedProposals:
         for crystal in found:
             foreign = set(crystal.composition) - set(self.config.elements)
             if foreign:
-                raise ConfigError(
-                    f"[start] holds {crystal.formula}, but {', '.join(sorted(foreign))} is not among elements = {list(self.config.elements)}"
-                )
+                names = ", ".join(sorted(foreign))
+                raise ConfigError(f"[start] holds {crystal.formula}, but {names} is not among elements = {list(self.config.elements)}")
         return {f"start-{c.hash[:16]}": c for c in found}
 
     def oracle_options(self) -> dict[str, Any]:
         """The options of the file."""
         return dict(self.config.oracle.options)
 
-    def kind(self, crystal: Crystal) -> str:
-        """The AFLOW-style prototype label."""
-        from naica.structure.symmetry import prototype_label
+    def decoration(self, crystal: Crystal) -> str:
+        """Space group and which element sits on which Wyckoff letters."""
+        from naica.structure.symmetry import labels
 
-        return prototype_label(crystal)
+        return labels(crystal)[1]
 
     def dropped(self) -> dict[str, int]:
         """Parents without assignable oxidation states and the like."""
@@ -130,7 +133,7 @@ class GeneratedProposals:
 
     def _recipes(self, round_: int, parents: Mapping[str, Crystal]) -> Iterator[Iterator[tuple[Recipe, float | None]]]:
         from naica.discover.enumeration import prototype_recipes
-        from naica.discover.saps import saps
+        from naica.discover.saps import PartialSubstitutions
         from naica.discover.substitution import Substitutions
 
         want = self.config.generate
@@ -139,34 +142,39 @@ class GeneratedProposals:
             yield ((r, None) for r in prototype_recipes(elements, want.n_elements, balanced=want.balanced, max_atoms=want.max_atoms))
         if want.substitution:
             found = Substitutions(parents, elements=elements, threshold=want.substitution_threshold)
-            yield ((r, p) for r, p in found)
-            self._dropped.update({f"substitution: {reason}": n for reason, n in found.dropped.items()})
+            yield from self._counted("substitution", found)
         if want.saps:
-            yield ((r, None) for r in saps(parents, elements=elements, max_atoms=want.max_atoms))
+            partial = PartialSubstitutions(parents, elements=elements, max_atoms=want.max_atoms)
+            yield from self._counted("saps", partial)
+
+    def _counted(self, name: str, generator: Any) -> Iterator[Iterator[tuple[Recipe, float | None]]]:
+        """A generator's recipes; afterwards, the parents it could not use."""
+        yield iter(generator)
+        self._dropped.update({f"{name}: {reason}": n for reason, n in generator.dropped.items()})
 
     def _checked(
         self, recipe: Recipe, likelihood: float | None, parents: Mapping[str, Crystal], seen: set[str], sizes: set[int]
     ) -> Proposal | None:
         """The proposal of a recipe; None if it lies outside the campaign (number of elements, size)."""
-        row = {"key": recipe.key, "recipe": recipe.pack(), "origin": recipe.origin, "parent": recipe.parent, "likelihood": likelihood}
+        from naica.structure.symmetry import labels
+
+        row = Proposal(recipe.key, recipe.pack(), recipe.origin, recipe.parent, "", likelihood=likelihood)
         try:
             crystal = realise(recipe, parents)
         except NaicaError as error:
-            return Proposal(**row, formula="", kind=None, status="rejected", reason=f"cannot be made: {error}")
+            return replace(row, status="rejected", reason=f"cannot be made: {error}")
         if len(crystal.composition) not in sizes or len(crystal) > self.config.generate.max_atoms:
             return None
-        formula = crystal.formula
+        row = replace(row, formula=crystal.formula)
         shortest = crystal.min_distance()
         if shortest < MIN_DISTANCE:
-            return Proposal(**row, formula=formula, kind=None, status="rejected", reason=f"atoms {shortest:.2f} Å apart")
-        kind = self.kind(crystal)
-        if f"{formula}|{kind}" in seen:
-            # the same decoration of the same prototype; kept as a row, so that its fate can be looked up
-            return Proposal(
-                **row, formula=formula, kind=None, status="rejected", reason="same prototype and formula as an earlier candidate"
-            )
-        seen.add(f"{formula}|{kind}")
-        return Proposal(**row, formula=formula, kind=kind)
+            return replace(row, status="rejected", reason=f"atoms {shortest:.2f} Å apart")
+        prototype, decoration = labels(crystal)
+        if decoration in seen:
+            # kept as a row all the same, so that its fate can be looked up
+            return replace(row, status="rejected", reason="same symmetry and sites as an earlier candidate")
+        seen.add(decoration)
+        return replace(row, prototype=prototype, decoration=decoration)
 
 
 class PoolProposals:
@@ -212,9 +220,9 @@ class PoolProposals:
         assert self.config.pool is not None
         return {"table": self.table, "column": self.config.pool.column}
 
-    def kind(self, crystal: Crystal) -> str:
-        """All rows count as one prototype: a table has no lineage."""
-        return ""
+    def decoration(self, crystal: Crystal) -> str:
+        """The rows of a table are different by definition."""
+        return crystal.hash
 
     def dropped(self) -> dict[str, int]:
         """Nothing."""
@@ -225,18 +233,14 @@ class PoolProposals:
         if round_ > 1:
             return
         start = self.start_structures()
-        formulas = _formulas(self.table)
+        formulas = self.table.formulas
         for id_ in sorted(self._rows):
             if id_ not in start:
-                yield Proposal(id_, b"", "pool", "", formulas[self._rows[id_]], None)
+                yield Proposal(id_, b"", "pool", "", formulas[self._rows[id_]])
 
     def realise(self, rows: Sequence[tuple[str, bytes]], ledger: Ledger) -> list[Crystal]:
         """Rows of the table."""
         return list(self.table.take([self._rows[key] for key, _ in rows]))
-
-
-def _formulas(table: CrystalTable) -> list[str]:
-    return [c.formula for c in table]
 
 
 def _compound(text: str) -> Crystal:

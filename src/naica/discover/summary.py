@@ -146,7 +146,7 @@ class _Story:
         total = _rate([hit.get(c.key, False) for c in picks])
         errors = [abs(c["predicted"] - c["actual"]) for c in self._calibration(number)]
         best, chance = arms["exploit"], arms["control"]
-        factor = enrichment(best["hits"], best["n"], chance["hits"], chance["n"]) if best["n"] and chance["n"] else None
+        factor = enrichment(best["hits"], best["n"], chance["hits"], chance["n"])
         return {
             "round": number,
             "generated": stages["propose"].get("proposed", 0),
@@ -163,7 +163,7 @@ class _Story:
             "low": total["low"],
             "high": total["high"],
             "arms": arms,
-            "enrichment": None if factor is None else {"value": factor[0], "low": factor[1], "high": factor[2]},
+            "enrichment": None if factor is None else {"value": factor.value, "low": factor.low, "high": factor.high},
             "mae": float(np.mean(errors)) if errors else None,
             "judged": len(errors),
             "model": {k: v for k, v in stages["learn"].items() if k != "seconds"},
@@ -201,11 +201,16 @@ class _Story:
             counts = entry.crystal.composition
             rows.append(
                 {
-                    "id": entry.key, "formula": self.formulas[entry.key], "fractions": [counts.get(s, 0) / len(entry.crystal) for s in elements],
-                    "formation_energy": float(label), "above_hull": float(distance), "stable": bool(distance <= self.config.stable.threshold),
-                    "origin": self.picked[entry.key].origin if entry.key in self.picked else "start", "round": entry.round,
+                    "id": entry.key,
+                    "formula": self.formulas[entry.key],
+                    "fractions": [counts.get(s, 0) / len(entry.crystal) for s in elements],
+                    "formation_energy": float(label),
+                    "above_hull": float(distance),
+                    "stable": bool(distance <= self.config.stable.threshold),
+                    "origin": self.picked[entry.key].origin if entry.key in self.picked else "start",
+                    "round": entry.round,
                 }
-            )  # fmt: skip
+            )
         return {"elements": elements, "entries": rows}
 
     def _finds(self, structures: bool) -> list[dict[str, Any]]:
@@ -237,7 +242,7 @@ class _Story:
 
     def _oracle_sigma(self) -> float | None:
         """The oracle's own error bar in eV/atom where its level states one (a potential has one, a table none)."""
-        from naica.discover.oracle import error_of
+        from naica.potential.calculators import error_of
 
         return error_of(self.config.oracle.name)
 
@@ -261,12 +266,14 @@ class _Story:
     # --- what went wrong, and what it cost ---------------------------------------------------------------------------------------
     def _rejections(self) -> dict[str, dict[str, int]]:
         out: dict[str, Counter[str]] = {"generation": Counter(), "filter": Counter()}
-        for status, reason, n in self.ledger.rows(
-            "select status, case when reason like 'cannot be made%' then 'cannot be made' when reason like 'atoms %' then 'atoms too close' "
+        query = (
+            "select status, case when reason like 'cannot be made%' then 'cannot be made' "
+            "when reason like 'atoms %' then 'atoms too close' "
             "when reason like 'first look%' then 'first look: too far above the hull' "
             "when reason like 'ensemble%' then 'ensemble and volume scan: too far above the hull' else reason end, count(*) "
             "from candidates where status in ('rejected', 'filtered') group by 1, 2"
-        ):
+        )
+        for status, reason, n in self.ledger.rows(query):
             out["generation" if status == "rejected" else "filter"][reason or "unknown"] += n
         dropped = Counter[str]()
         for (data,) in self.ledger.rows("select data from stages where stage = 'propose'"):
@@ -294,9 +301,14 @@ class _Story:
         found = [sum(looked.get(i, 2**31) <= r for i in stable) for r in range(self.n_rounds + 1)]
         seen = [sum(n <= r for n in looked.values()) for r in range(self.n_rounds + 1)]
         return {
-            "found": found[-1], "total": len(stable), "share": found[-1] / max(len(stable), 1), "by_round": found, "looked_at": seen, "pool": len(values),
+            "found": found[-1],
+            "total": len(stable),
+            "share": found[-1] / max(len(stable), 1),
+            "by_round": found,
+            "looked_at": seen,
+            "pool": len(values),
             "random_expected": seen[-1] / len(values) * len(stable),
-        }  # fmt: skip
+        }
 
     def _cost(self) -> dict[str, Any]:
         calls, seconds, attempts = self.ledger.rows(
@@ -316,8 +328,10 @@ class _Story:
 
 def _rate(hits: Sequence[bool]) -> dict[str, Any]:
     n, k = len(hits), int(sum(hits))
-    low, high = wilson(k, n) if n else (0.0, 1.0)
-    return {"n": n, "hits": k, "rate": k / n if n else None, "low": low, "high": high}
+    if not n:
+        return {"n": 0, "hits": 0, "rate": None, "low": 0.0, "high": 1.0}
+    found = wilson(k, n)
+    return {"n": n, "hits": k, "rate": k / n, "low": found.low, "high": found.high}
 
 
 def _structure(entry: Entry, structures: bool) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from naica.errors import InputError
 from naica.structure.composition import anonymous_formula
 from naica.structure.crystal import Crystal
+from naica.structure.elements import symbol
 
 if TYPE_CHECKING:
     from moyopy import MoyoDataset
@@ -114,10 +115,29 @@ def prototype_label(crystal: Crystal, tolerance: float = 1e-2) -> str:
     is taken. Limits: in triclinic and monoclinic groups, whose normalisers are infinite, other choices of the cell vectors are not tried;
     the two hands of a chiral pair of space groups keep different numbers.
     """
-    return _label(crystal, _dataset(crystal, tolerance))
+    return labels(crystal, tolerance)[0]
 
 
-def _label(crystal: Crystal, found: MoyoDataset) -> str:
+def labels(crystal: Crystal, tolerance: float = 1e-2) -> tuple[str, str]:
+    """The `prototype_label`, and the same with the elements named: spinel is ``Mg:a_Al:d_O:e`` in group 227, inverse spinel is not.
+
+    Two decorations of one prototype share the first and differ in the second.
+    """
+    found = _dataset(crystal, tolerance)
+    occupied, renamings = _occupation(crystal, found)
+    numbers = crystal.numbers.tolist()
+    amounts = {z: numbers.count(z) for z in occupied}
+    texts = [{z: _wyckoff_text(counts, new) for z, counts in occupied.items()} for new in renamings]
+    bare = min("_".join(text for _, text in sorted((amounts[z], text[z]) for z in occupied)) for text in texts)
+    named = min("_".join(f"{symbol(z)}:{text[z]}" for z in sorted(occupied)) for text in texts)
+    return (
+        f"{anonymous_formula(crystal.composition)}_{found.pearson_symbol}_{found.number}_{bare}",
+        f"{crystal.formula}_{found.pearson_symbol}_{found.number}_{named}",
+    )
+
+
+def _occupation(crystal: Crystal, found: MoyoDataset) -> tuple[dict[int, dict[str, int]], list[dict[str, str]]]:
+    """Orbits per letter of each element, and the renamings of letters that leave the structure what it is."""
     numbers, settled = crystal.numbers.tolist(), found
     system = crystal_system(found.number)
     equal = _equal_axes(found) if system == "orthorhombic" else found
@@ -132,12 +152,7 @@ def _label(crystal: Crystal, found: MoyoDataset) -> str:
         renamings = _renamings(settled)
         if lasting:
             _RENAMINGS[settled.hall_number, letters] = renamings
-    amounts = {z: numbers.count(z) for z in occupied}
-    choices = [
-        "_".join(text for _, text in sorted((amounts[z], _wyckoff_text(counts, new)) for z, counts in occupied.items()))
-        for new in renamings
-    ]
-    return f"{anonymous_formula(crystal.composition)}_{found.pearson_symbol}_{found.number}_{min(choices)}"
+    return occupied, renamings
 
 
 # (Hall number, occupied letters) -> renamings; they cost 2 to 20 ms each to find, a label without 1 ms
