@@ -4,8 +4,8 @@
     python benchmarks/cgcnn.py --json out.json
 
 The peer is the original layer written plainly: `[v_i, v_j, e_ij]` joined on every edge, one linear map, batch norm, split, gate, sum over a
-dense (atoms, 12) table of neighbours, pooling by a Python list of atom ranges. It gets its tensors ready-made, Gaussians included; naica's time
-includes making the batch and the Gaussians. Both start from the same weights, and their outputs are compared before anything is timed.
+dense (atoms, 12) table of neighbours, pooling by a Python list of atom ranges. It gets its tensors ready-made, Gaussians included; naica's
+time includes making the batch and the Gaussians. Both start from the same weights, and their outputs are compared before anything is timed.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def _peer_inputs(batch, features):
     n = len(batch["number"])
     centres = torch.linspace(0, 8, 41)
     edges = torch.exp(-((batch["edge_length"].view(n, 12, 1) - centres) ** 2) / 0.2**2)
-    ranges = [r for r in torch.arange(n).split(batch["n_atoms"].tolist())]
+    ranges = torch.arange(n).split(batch["n_atoms"].tolist())
     return features[batch["number"]], edges, batch["edge_sender"].view(n, 12), ranges
 
 

@@ -30,7 +30,7 @@ def report(before: str = "", **environment: str) -> dict[str, str]:
     return json.loads(done.stdout)
 
 
-def test_default_and_everything_off():
+def test_default():
     tuned = report()
     assert tuned["waiting"] == "on"
     assert (tuned["policy"], tuned["spin"]) == ("PASSIVE", "0")
@@ -38,17 +38,27 @@ def test_default_and_everything_off():
     if tuned["matmul"] == "on":
         assert tuned["precision"] == "bf16"
         assert float(tuned["error"]) < 1e-6
-    plain = report(NAICA_FAST_MATMUL="0", NAICA_MALLOC="0", NAICA_PASSIVE_WAIT="0")
+
+
+def test_levers_off_torch_loaded_before_and_a_users_policy():
+    plain = report(before="import torch", NAICA_FAST_MATMUL="0", NAICA_MALLOC="0", OMP_WAIT_POLICY="ACTIVE")
     assert plain["matmul"] == "off: NAICA_FAST_MATMUL=0"
     assert plain["malloc"] == "off: NAICA_MALLOC=0"
-    assert plain["waiting"] == "off: NAICA_PASSIVE_WAIT=0"
-    assert plain["policy"] is None
     assert plain["precision"] != "bf16"
+    assert plain["waiting"] == "off: torch was loaded before naica"
+    assert plain["policy"] == "ACTIVE"
 
 
-def test_waiting_cannot_change_after_torch_and_a_users_choice_stays():
-    assert report(before="import torch")["waiting"] == "off: torch was loaded before naica"
-    assert report(OMP_WAIT_POLICY="ACTIVE")["policy"] == "ACTIVE"
+def test_passive_waiting_off_and_on(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    monkeypatch.setenv("NAICA_PASSIVE_WAIT", "0")
+    assert runtime._passive_waiting() == "off: NAICA_PASSIVE_WAIT=0"
+    monkeypatch.delenv("NAICA_PASSIVE_WAIT")
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    assert runtime._passive_waiting() == "on"
+    assert (os.environ["OMP_WAIT_POLICY"], os.environ["GOMP_SPINCOUNT"]) == ("ACTIVE", "0")
 
 
 def test_inexact_products_bring_the_default_backend_back(monkeypatch):

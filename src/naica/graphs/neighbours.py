@@ -24,6 +24,9 @@ _DISTANCE_MIN = 1e-6
 # a sphere that would hold this many times the wanted neighbours at the crystal's mean density is searched first
 _FIRST_GUESS = 1.8
 _GROWTH = 1.35
+# coordinates beyond this many Å, and cells with this many empty boxes per atom, are outside of what the kernel does well
+_FAR = 100.0
+_EMPTY_BOXES = 500
 
 
 @dataclass(frozen=True)
@@ -95,15 +98,44 @@ def within(positions: Floats, cell: Floats, pbc: NDArray[np.bool_], cutoff: floa
 def _search(
     positions: Floats, cell: Floats, pbc: NDArray[np.bool_], cutoff: float
 ) -> tuple[Ints, Ints, Floats, Floats, tuple[Floats, Floats]]:
-    find = _kernel()
     points, lattice = periodic_frame(positions, cell, pbc, cutoff)
     points, lattice = np.ascontiguousarray(points, dtype=np.float64), np.ascontiguousarray(lattice, dtype=np.float64)
-    receiver, sender, image, length = find(points, points, float(cutoff), _ALL, lattice, 1e-8)
+    if np.abs(points).max() > _FAR:
+        points = _wrapped(points, lattice)
+        # the kernel fills the whole cell with boxes of the cut-off's size, which a nearly empty cell has far too many of
+        if abs(np.linalg.det(lattice)) > _EMPTY_BOXES * (1 + len(points)) * cutoff**3:
+            receiver, sender, image, length = _by_tree(points, lattice, cutoff)
+            return _without_self(receiver, sender, image, length, (points, lattice))
+    receiver, sender, image, length = _kernel()(points, points, float(cutoff), _ALL, lattice, 1e-8)
+    return _without_self(receiver, sender, image, length, (points, lattice))
+
+
+def _without_self(
+    receiver: Ints, sender: Ints, image: Floats, length: Floats, frame: tuple[Floats, Floats]
+) -> tuple[Ints, Ints, Floats, Floats, tuple[Floats, Floats]]:
     keep = length > _DISTANCE_MIN
-    extra = len(length) - len(points) - int(np.count_nonzero(keep))
+    extra = len(length) - len(frame[0]) - int(np.count_nonzero(keep))
     if extra:
         raise InputError(f"{extra // 2} pairs of atoms sit on the same place; expected every two atoms apart")
-    return receiver[keep], sender[keep], image[keep], length[keep], (points, lattice)
+    return receiver[keep], sender[keep], image[keep], length[keep], frame
+
+
+def _wrapped(points: Floats, lattice: Floats) -> Floats:
+    """The points moved into the cell; the kernel takes time in proportion to how far outside they are."""
+    return points - np.floor(points @ np.linalg.inv(lattice)) @ lattice
+
+
+def _by_tree(points: Floats, lattice: Floats, cutoff: float) -> tuple[Ints, Ints, Floats, Floats]:
+    """All pairs within the cut-off, an atom with itself included, by a k-d tree over the images: for large and nearly empty cells."""
+    from scipy.spatial import cKDTree
+
+    heights = 1 / np.linalg.norm(np.linalg.inv(lattice), axis=0)
+    repeats = np.ceil(cutoff / heights).astype(int)
+    images = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in repeats), indexing="ij"), axis=-1).reshape(-1, 3).astype(float)
+    copies = (points[None] + (images @ lattice)[:, None]).reshape(-1, 3)
+    found = cKDTree(points).sparse_distance_matrix(cKDTree(copies), cutoff, output_type="ndarray")
+    sender, image = found["j"] % len(points), images[found["j"] // len(points)]
+    return found["i"].astype(np.int64), sender.astype(np.int64), image, found["v"]
 
 
 @cache
