@@ -37,6 +37,9 @@ class Ridge:
         return np.einsum("bi,ij,bj->b", features, self.covariance, features)
 
 
+_WORSE_THAN_ANY = 1e12
+
+
 @dataclass(frozen=True)
 class LeaveOneOut:
     """(n,) predictions for each label from all others (at the scales of all), and their variances (noise included)."""
@@ -78,7 +81,11 @@ def fit_ridge(features: Array, values: Array, groups: NDArray[np.int64], expecte
 def _minus_log_evidence(x: Array, gram: Array, moment: Array, square: float, n: int, groups: NDArray[np.int64], centre: Array) -> float:
     spread, noise = np.exp(x[:-1])[groups], np.exp(x[-1])
     inner = np.eye(len(spread)) + spread[:, None] * gram * spread / noise**2
-    lower = np.linalg.cholesky(inner)
+    try:
+        lower = np.linalg.cholesky(inner)
+    except np.linalg.LinAlgError:
+        # signal over noise beyond what double precision can tell: no such fit is worth having
+        return _WORSE_THAN_ANY
     half = np.linalg.solve(lower, spread * moment / noise**2)
     misfit = square / noise**2 - float(half @ half)
     log_det = 2 * float(np.log(np.diag(lower)).sum()) + 2 * n * float(x[-1])
