@@ -83,6 +83,11 @@ def test_scaled_is_the_graph_of_the_scaled_crystal():
     torch.testing.assert_close(batch.scaled(1.3)["edge_vector"], batch["edge_vector"] * 1.3 ** (1 / 3))
     with pytest.raises(InputError, match="2 systems"):
         batch.scaled(torch.ones(3))
+    graphs = GraphSet.build([salt(), salt(4.2)])
+    torch.testing.assert_close(graphs.scaled([1.1, 0.9]).batch([0, 1])["edge_length"], stretched["edge_length"])
+    torch.testing.assert_close(graphs.scaled(1.3).batch([0, 1])["edge_length"], batch.scaled(1.3)["edge_length"])
+    with pytest.raises(InputError, match="2 crystals"):
+        graphs.scaled([1.0, 1.0, 1.0])
 
 
 def test_to_moves_reals_only():

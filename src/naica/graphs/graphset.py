@@ -141,6 +141,21 @@ class GraphSet:
             return Batch(tensors, self._uniform)
         return Batch(tensors, int(degrees[0]) if len(degrees) and (degrees == degrees[0]).all() else None)
 
+    def scaled(self, volume_factors: float | Sequence[float] | NDArray[np.floating]) -> GraphSet:
+        """The same graphs in cells of another volume, one factor or one per crystal (B): vectors × f^(1/3); the neighbours stay the same.
+
+        Raises
+        ------
+        InputError
+            If there are neither one nor B factors.
+        """
+        stretch = np.asarray(volume_factors, dtype=np.float64) ** (1 / 3)
+        if stretch.ndim and stretch.shape != (len(self),):
+            raise InputError(f"{stretch.size} volume factors for {len(self)} crystals; expected one, or one per crystal")
+        per_edge = np.repeat(np.broadcast_to(stretch, len(self)), np.diff(self._edge_start)).astype(np.float32)
+        vectors = self.vectors * per_edge[:, None]
+        return GraphSet(self.spec, self.ids, self.counts, self.numbers, self.degrees, self.senders, vectors, self.rejected)
+
     def _checked(self, rows: Sequence[int] | NDArray[Any]) -> NDArray[np.int64]:
         index = np.atleast_1d(np.asarray(rows))
         index = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
