@@ -212,21 +212,23 @@ class Hull:
 
     def _corner_rows(self, used: Index) -> Index:
         """Rows that may be corners of the hull of some elements: lowest of their composition, and elements or bound."""
-        outside = np.ones(len(self.elements), dtype=bool)
-        outside[used] = False
-        rows = self._lowest_rows
-        inside = ~np.any(self.counts[rows][:, outside], axis=1)
+        rows, kinds = self._corners
+        allowed = np.zeros((1, len(self.elements)), dtype=bool)
+        allowed[0, used] = True
+        return rows[~np.any(kinds & ~_packed(allowed), axis=1)]
+
+    @cached_property
+    def _corners(self) -> tuple[Index, NDArray[np.uint64]]:
+        """Rows that may be corners of any hull, and which elements each holds, one bit per element."""
+        rows = np.array(sorted(self._lowest.values()), dtype=np.int64)
         pure = np.count_nonzero(self.counts[rows], axis=1) == 1
-        return rows[inside & (pure | (self._formation[rows] < _BOUND))]
+        rows = rows[pure | (self._formation[rows] < _BOUND)]
+        return rows, _packed(self.counts[rows] > 0)
 
     def _rivals(self, row: int, used: Index) -> Index:
         """Corner rows of some elements, without those of the composition of `row`."""
         rows = self._corner_rows(used)
         return rows[np.any(self.counts[rows] != self.counts[row], axis=1)]
-
-    @cached_property
-    def _lowest_rows(self) -> Index:
-        return np.array(sorted(self._lowest.values()), dtype=np.int64)
 
     def _face(self, used: Index) -> tuple[Index, Facets | None]:
         """Rows and facets of the hull over some elements; None instead of facets where only the linear programme will do."""
@@ -251,9 +253,9 @@ class Hull:
         if len(self.elements) <= _MOST_ELEMENTS_FOR_PLANES and (facets := self._face(everything)[1]):
             return heights(facets, x)[0]
         values = np.empty(len(x))
-        supports, group = np.unique(x > 0, axis=0, return_inverse=True)
-        for number, support in enumerate(supports):
-            used, members = np.flatnonzero(support), np.flatnonzero(group.reshape(-1) == number)
+        _, group, sizes = np.unique(_packed(x > 0), axis=0, return_inverse=True, return_counts=True)
+        for members in np.split(np.argsort(group.reshape(-1), kind="stable"), np.cumsum(sizes)[:-1]):
+            used = np.flatnonzero(x[members[0]] > 0)
             facets = self._face(used)[1]
             values[members] = heights(facets, x[np.ix_(members, used)])[0] if facets else self._solved(used, x[np.ix_(members, used)])
         return values
@@ -287,3 +289,10 @@ def _lowest_per_composition(counts: Index, energies: Array) -> dict[bytes, int]:
     for row in np.argsort(energies, kind="stable").tolist():
         lowest.setdefault(counts[row].tobytes(), row)
     return lowest
+
+
+def _packed(holds: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """Which elements (n, K) as bits in (n, ceil(K / 64)) words."""
+    wide = np.zeros((len(holds), -(-holds.shape[1] // 64) * 64), dtype=bool)
+    wide[:, : holds.shape[1]] = holds
+    return np.packbits(wide, axis=1).view(np.uint64)
