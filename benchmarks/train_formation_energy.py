@@ -4,6 +4,12 @@
 
 Training rows: those of the published MEGNet split that are in the set, and rows outside that split whose reduced formula is in neither
 its validation nor its test part. Validation and test: the published parts. A killed run goes on where it stopped: same command.
+
+Members may be trained one by one (one core each) and joined afterwards:
+
+    python benchmarks/train_formation_energy.py --out runs/a --seeds 3 --epochs 62 --minutes 85
+    python benchmarks/train_formation_energy.py --out runs/b --seeds 4 --epochs 62 --minutes 85
+    python benchmarks/train_formation_energy.py --join runs/a runs/b --save src/naica/training/weights/formation-energy
 """
 
 from __future__ import annotations
@@ -20,6 +26,10 @@ LICENCE = "weights: MIT; trained on Materials Project data (CC BY 4.0)"
 CITATION = (
     "Data: Jain et al., APL Mater. 1, 011002 (2013); split: Chen et al., Chem. Mater. 31, 3564 (2019). "
     "Architecture: Xie & Grossman, Phys. Rev. Lett. 120, 145301 (2018)"
+)
+NOTE = (
+    "Published test errors on Materials Project formation energies, eV/atom: CGCNN 0.039 (28,046 crystals to train on), MEGNet 0.028 (60,000). "
+    "Relaxed structures; validation and test part as published for MEGNet, as far as they are in the set."
 )
 
 
@@ -78,28 +88,41 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=3e-3, help="highest learning rate")
     parser.add_argument("--chain", action="store_true", help="each member starts from the one before (snapshot ensemble): for little time")
+    parser.add_argument("--join", type=Path, nargs="+", help="train nothing: make one ensemble of the members in these run folders")
+    parser.add_argument("--save", type=Path, help="folder of the finished model; default: OUT/model")
     parser.add_argument("--quiet", action="store_true")
     args = parser.parse_args()
     if args.seeds != list(range(args.seeds[0], args.seeds[0] + len(args.seeds))):
         parser.error("--seeds must be consecutive: 0 1 2")
 
     from naica.data.registry import load_set
+    from naica.training.assemble import with_facts
+    from naica.training.gather import gather
     from naica.training.run import train
 
-    table = load_set("mp_formation")
-    started = time.time()
-    args.out.mkdir(parents=True, exist_ok=True)
-    ensemble = train(
-        table,
-        "e_form",
-        settings(args),
-        published(table),
-        args.out,
-        progress=not args.quiet,
-        name=NAME,
-        cache=args.out / "mp_formation.graphs",
-    )
-    print(f"{time.time() - started:.0f} s; {ensemble.card.metrics}; saved in {args.out / 'model'}")
+    table, started = load_set("mp_formation"), time.time()
+    cache = (args.join[0] if args.join else args.out) / "mp_formation.graphs"
+    if args.join:
+        ensemble = gather(args.join, table, "e_form", published(table), NAME, cache)
+    else:
+        args.out.mkdir(parents=True, exist_ok=True)
+        ensemble = train(table, "e_form", settings(args), published(table), args.out, progress=not args.quiet, name=NAME, cache=cache)
+    unseen = {"test_unseen_formulas": judged_unseen(ensemble, table)}
+    data = {**ensemble.card.data, "set": "mp_formation", "split": "published MEGNet split, training part widened by formulas outside it"}
+    ensemble = with_facts(ensemble, licence=LICENCE, citation=CITATION, note=NOTE, data=data, metrics={**ensemble.card.metrics, **unseen})
+    folder = ensemble.save(args.save or args.out / "model")
+    for part, numbers in ensemble.card.metrics.items():
+        print(f"{part}: {numbers}")
+    print(f"{time.time() - started:.0f} s; calibration {ensemble.card.calibration}; saved in {folder}")
+
+
+def judged_unseen(ensemble, table) -> dict:
+    """Metrics on the test rows whose formula is in no training row."""
+    from naica.training.evaluation import evaluate
+
+    parts, formula = published(table), table.column("formula").astype(str)
+    rows = parts.test[~np.isin(formula[parts.test], np.unique(formula[parts.train]))]
+    return evaluate(ensemble, table, "e_form", rows).metrics.to_dict()
 
 
 if __name__ == "__main__":
