@@ -340,10 +340,10 @@ def _structure(entry: Entry, structures: bool) -> Mapping[str, Any]:
     found = symmetry(entry.crystal)
     facts: dict[str, Any] = {"spacegroup": f"{found.symbol} ({found.number})", "prototype": prototype_label(entry.crystal)}
     if structures:
-        from naica.structure.io import cif_text
+        from naica.structure.cif import write_blocks
 
         c = entry.crystal
-        facts["cif"] = cif_text(c)
+        facts["cif"] = write_blocks([c])
         facts["crystal"] = {
             "numbers": c.numbers.tolist(),
             "positions": c.positions.tolist(),
