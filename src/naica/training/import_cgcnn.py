@@ -1,8 +1,8 @@
 """The published CGCNN checkpoints as naica models.
 
-Xie & Grossman, Phys. Rev. Lett. 120, 145301 (2018); released code and weights: github.com/txie-93/cgcnn. The files are old pickles; they are
-read with torch's safe unpickler, which builds tensors and plain numbers and calls nothing else. The released 92 features per element
-(``atom_init.json``) and the linear map after them fold into naica's table over the elements, which is exact, so predictions need no such file.
+Xie & Grossman, Phys. Rev. Lett. 120, 145301 (2018); released code and weights: github.com/txie-93/cgcnn. The files are old pickles; they
+are read with torch's safe unpickler, which builds tensors and plain numbers and calls nothing else. The released 92 features per element
+(``atom_init.json``) and the linear map after them fold into naica's table over the elements, which is exact: predictions need no such file.
 
 The released code fills an atom's missing neighbours (fewer than 12 within 8 Å) with messages from the crystal's first atom at 9 Å:
 ``padding="original"`` repeats that to compare numbers, the default leaves them out. Ties at the twelfth neighbour, which the released code
