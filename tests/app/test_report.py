@@ -209,6 +209,7 @@ def test_formulas_are_set_low_and_escaped(name, shown):
 
 def test_space_groups_get_their_bars():
     assert str(spacegroup("Fd-3m (227)")) == 'Fd<span class="over">3</span>m (227)'
+    assert str(spacegroup("P6_3/mmc (194)")) == "P6<sub>3</sub>/mmc (194)"
     assert str(spacegroup(None)) == "–"
 
 

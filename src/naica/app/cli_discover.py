@@ -16,7 +16,7 @@ Folder = Annotated[Path, typer.Argument(help="The campaign's run folder.")]
 campaign = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="A campaign's status, report page and exports.")
 
 
-def discover(  # noqa: PLR0917  every option is a parameter
+def discover(
     config: Annotated[Path, typer.Argument(help="The campaign file (TOML).")],
     rounds: Annotated[int | None, typer.Option(min=1, help="Stop after so many rounds in all (default: as the file says).")] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="Stop after so many oracle calls in all.")] = None,

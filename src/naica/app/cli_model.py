@@ -77,7 +77,7 @@ def explain(files: Files, model: Model = requests.DEFAULT_MODEL, json: Json = Fa
     answer(action, requests.ExplainRequest(tuple(files), model), json, bar="Explaining")
 
 
-def relax(  # noqa: PLR0917  every option is a parameter
+def relax(
     files: Files,
     model: Potential = requests.DEFAULT_POTENTIAL,
     out: Annotated[
@@ -94,7 +94,7 @@ def relax(  # noqa: PLR0917  every option is a parameter
     answer(action, requests.RelaxRequest(tuple(files), model, out, fmax, steps, cell), json, bar="Relaxing")
 
 
-def train(  # noqa: PLR0917  every option is a parameter
+def train(
     source: Source,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model; training resumes if it holds a started one.")],
     column: Column = None,
@@ -119,7 +119,7 @@ def train(  # noqa: PLR0917  every option is a parameter
     answer(action, requests.TrainRequest(where, out, config, settings, split.value, seed, not fresh), json)
 
 
-def evaluate(  # noqa: PLR0917  every option is a parameter
+def evaluate(
     model: Annotated[str, typer.Argument(help="A shipped model's name or a model folder.", autocompletion=complete_model)],
     source: Source,
     column: Column = None,

@@ -180,6 +180,7 @@ def _environment() -> Any:
         slug=lambda name: re.sub(r"[^A-Za-z0-9_-]+", "-", str(name)).strip("-") or "campaign",
         percent=wording.percent,
         span=wording.span,
+        factors=wording.factors_span,
         milli=wording.milli,
         signed=wording.signed,
         count=wording.count,
@@ -196,7 +197,8 @@ def formula(name: Any) -> Any:
 
 
 def spacegroup(symbol: Any) -> Any:
-    """A space group symbol with bars over the rotoinversions: ``Fd-3m`` becomes Fd3̄m."""
+    """A space group symbol with bars over the rotoinversions and screw axes set low: ``Fd-3m``, ``P6_3/mmc``."""
     from markupsafe import Markup, escape
 
-    return Markup(re.sub(r"-([1346])", r'<span class="over">\1</span>', str(escape(symbol or "–"))))
+    barred = re.sub(r"-([1346])", r'<span class="over">\1</span>', str(escape(symbol or "–")))
+    return Markup(re.sub(r"_(\d)", r"<sub>\1</sub>", barred))

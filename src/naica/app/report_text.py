@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from naica.app.wording import NONE, count, duration, joined, milli, percent, plural, signed, word
+from naica.app.wording import NONE, count, duration, factors_span, joined, milli, percent, plural, signed, word
 
 if TYPE_CHECKING:
     from naica.app.report_finds import Find
@@ -54,8 +54,10 @@ def headline(summary: Summary, finds: Sequence[Find]) -> Any:
     shown = Markup(joined([str(formula(n)) for n in names]))
     if not by_hull(summary):
         return Markup("{} {}, among them {}. {}").format(plural(len(finds), "find"), _criterion(summary), shown, base)
-    clear = sum(1 for f in finds if f.evidence and f.evidence.rank == 3)
     lies = "new phase lies" if len(finds) == 1 else "new phases lie"
+    if not any(f.sigma for f in finds):
+        return Markup("{} {} {}: {}. The oracle states no error bar. {}").format(word(len(finds)), lies, _criterion(summary), shown, base)
+    clear = sum(1 for f in finds if f.evidence and f.evidence.rank == 3)
     whose = "It" if len(finds) == 1 else f"{word(clear)} of them"
     sure = f"{whose} {'does' if clear == 1 else 'do'} so by more than twice the error bar of their energies."
     if len(finds) == 1 and not clear:
@@ -162,12 +164,13 @@ def finds_lede(summary: Summary, finds: Sequence[Find], cards: int) -> str:
     if not finds:
         return ""
     more = f" The best {cards} of {len(finds)} are drawn here; all are in the table below." if len(finds) > cards else ""
-    if by_hull(summary):
-        return (
-            "Deepest first. The bar is the energy by which a phase lies below the best mixture of the other phases, "
-            "with the oracle’s error bar (1 σ); all bars share one scale." + more
-        )
-    return "Lowest first." + more
+    if not by_hull(summary):
+        return "Lowest first." + more
+    bar = ", with the oracle’s error bar (1 σ)" if any(f.sigma for f in finds) else ""
+    return (
+        f"Deepest first. The bar is the energy by which a phase lies below the best mixture of the other phases{bar}; "
+        f"all bars share one scale.{more}"
+    )
 
 
 def evidence_sentence(raw: Mapping[str, Any], summary: Summary) -> Any:
@@ -241,7 +244,7 @@ def rounds_lede(summary: Summary) -> str:
     sure = "" if best["low"] > 1 else " The interval includes 1, so these few picks alone do not prove that the filter beats chance."
     return (
         base + f" In the last round that allows it, exploiting hit {best['value']:.1f} times as often as chance "
-        f"(95 % interval {best['low']:.1f} to {best['high']:.1f})." + sure
+        f"(95 % interval {factors_span(best['low'], best['high'])})." + sure
     )
 
 

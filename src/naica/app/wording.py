@@ -54,6 +54,11 @@ def span(low: Any, high: Any) -> str:
     return NONE if low is None or high is None else f"{100 * float(low):.0f}–{100 * float(high):.0f} %"
 
 
+def factors_span(low: Any, high: Any) -> str:
+    """An interval of factors; beyond a hundred the number itself says nothing any more."""
+    return f"{float(low):.1f} to {f'{float(high):.1f}' if float(high) <= 100 else 'more than 100'}"
+
+
 def word(number: int) -> str:
     """Small numbers as words, at the beginning of a sentence."""
     words = ("None", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")

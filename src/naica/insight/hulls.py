@@ -66,7 +66,7 @@ def ternary(elements: Sequence[str], entries: Sequence[Record]) -> Figure:
     stable = np.array([bool(e["stable"]) for e in entries])
     x, y = _tie_lines(spots[stable], np.array([float(e["formation_energy"]) for e in entries])[stable])
     figure.add_scatter(x=x, y=y, mode="lines", line={"color": BLACK, "width": 1}, name="tie lines", hoverinfo="skip")
-    _add_points(figure, entries, [tuple(s) for s in spots], name_elements=False)
+    _add_points(figure, entries, [tuple(s) for s in spots], _beside_triangle(entries, spots))
     _name_corners(figure, elements)
     figure.update_xaxes(visible=False, range=[-0.1, 1.1])
     figure.update_yaxes(visible=False, range=[-0.1, 0.97], scaleanchor="x")
@@ -91,8 +91,29 @@ def _name_corners(figure: Figure, elements: Sequence[str]) -> None:
         figure.add_annotation(x=x, y=y, text=f"<b>{name}</b>", showarrow=False, yshift=shift, font={"size": 18})
 
 
-def _add_points(figure: Figure, entries: Sequence[Record], spots: Sequence[tuple[float, ...]], name_elements: bool = True) -> None:
-    """Unstable entries below, then stable ones known from the start (circles), then stable finds (stars); the stable ones named."""
+def _beside_triangle(entries: Sequence[Record], spots: NDArray[np.float64]) -> dict[int, str]:
+    """Where the names of stable compounds stand: outside of the sides, inside in turn above and below; one name per composition."""
+    stable = [i for i, e in enumerate(entries) if e["stable"] and max(e["fractions"]) < 1]
+    lowest = _lowest_at_each_spot(spots[stable], np.array([float(entries[i]["formation_energy"]) for i in stable])) if stable else []
+    places: dict[int, str] = {}
+    inside = 0
+    for i in sorted((stable[k] for k in lowest), key=lambda i: float(spots[i, 0])):
+        absent = next((k for k, f in enumerate(entries[i]["fractions"]) if f == 0), None)
+        if absent is None:
+            inside += 1
+        places[i] = (
+            ("bottom center", "top center")[inside % 2] if absent is None else ("middle right", "middle left", "bottom center")[absent]
+        )
+    return places
+
+
+def _add_points(
+    figure: Figure, entries: Sequence[Record], spots: Sequence[tuple[float, ...]], names: Mapping[int, str] | None = None
+) -> None:
+    """Unstable entries below, then stable ones known from the start (circles), then stable finds (stars); the stable ones named.
+
+    `names` says which rows are named, and where; by default all are, away from the other entries.
+    """
     groups: dict[str, list[int]] = {"unstable": [], "stable, known at the start": [], "stable, found": []}
     for index, e in enumerate(entries):
         found = "stable, known at the start" if e.get("origin") == "start" else "stable, found"
@@ -110,13 +131,17 @@ def _add_points(figure: Figure, entries: Sequence[Record], spots: Sequence[tuple
                 name=name,
                 x=[spots[i][0] for i in rows],
                 y=[spots[i][1] for i in rows],
-                text=[subscripts(entries[i]["formula"]) if name_elements or max(entries[i]["fractions"]) < 1 else "" for i in rows],
-                textposition=["top center" if float(entries[i]["formation_energy"]) >= 0 else "bottom center" for i in rows],
+                text=[subscripts(entries[i]["formula"]) if names is None or i in names else "" for i in rows],
+                textposition=[_place(entries[i]) if names is None else names.get(i, "top center") for i in rows],
                 customdata=[_hover_values(entries[i]) for i in rows],
                 hovertemplate=_HOVER,
                 **looks[name],
             )
     figure.update_layout(legend={"orientation": "h", "y": 1.08, "x": 0})
+
+
+def _place(entry: Record) -> str:
+    return "top center" if float(entry["formation_energy"]) >= 0 else "bottom center"
 
 
 def _unstable_marker(above: Sequence[float]) -> dict[str, Any]:

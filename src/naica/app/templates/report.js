@@ -15,6 +15,7 @@
     delete out.width; delete out.height;
     out.font = { ...out.font, color: ink, family: css("--sans"), size: 13 };
     out.hoverlabel = { bgcolor: css("--card"), bordercolor: line, font: { color: ink, family: css("--sans") } };
+    if (out.xaxis?.visible === false) Object.assign(out.margin, { b: 16, l: 16 });
     out.legend = { ...out.legend, bgcolor: "rgba(0,0,0,0)", font: { color: ink, size: narrow ? 11 : 13 }, ...(narrow ? { orientation: "h", x: 0, y: 1.02, xanchor: "left", yanchor: "bottom", title: {} } : {}) };
     if (narrow) out.font.size = 11;
     const axis = (a) => ({ ...a, gridcolor: line, linecolor: soft, zerolinecolor: line, tickcolor: soft, tickfont: { ...(a || {}).tickfont, color: soft }, automargin: true });
