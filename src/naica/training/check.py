@@ -20,6 +20,7 @@ from naica.graphs.batch import Batch
 from naica.graphs.graphset import GraphSet
 from naica.runtime import tune
 from naica.structure import Crystal
+from naica.structure.elements import element
 from naica.training.ensemble import Ensemble
 from naica.training.property import PropertyModel
 
@@ -48,6 +49,11 @@ class Row:
         """Whether the law holds."""
         return bool(self.error <= self.tolerance)
 
+    def line(self, wide: int) -> str:
+        """One line of the table, the law in `wide` columns."""
+        note = f"  [{self.note}]" if self.note else ""
+        return f"{'✓' if self.passed else '✗'} {self.law:{wide}}  {self.error:9.1e} ≤ {self.tolerance:.0e}  {self.what}{note}"
+
 
 @dataclass(frozen=True)
 class Report:
@@ -72,7 +78,7 @@ class Report:
 
     def __str__(self) -> str:
         wide = max(len(r.law) for r in self.rows)
-        lines = [f"{'✓' if r.passed else '✗'} {r.law:{wide}}  {r.error:9.1e} ≤ {r.tolerance:.0e}  {r.what}{f'  [{r.note}]' if r.note else ''}" for r in self.rows]
+        lines = [r.line(wide) for r in self.rows]
         verdict = "all laws hold" if self.passed else f"broken: {', '.join(self.failed)}"
         return "\n".join([f"physics contract of {self.model}: {verdict} (errors in standard deviations of the target)", *lines])
 
@@ -154,7 +160,9 @@ class _Subject:
         return each, float(each.max())
 
 
-def _same(subject: _Subject, law: str, what: str, before: Sequence[Crystal], after: Sequence[Crystal], times: Sequence[float] | None = None) -> Row:
+def _same(
+    subject: _Subject, law: str, what: str, before: Sequence[Crystal], after: Sequence[Crystal], times: Sequence[float] | None = None
+) -> Row:
     """A row that compares two lists of crystals; `times` is how much larger the second ones are."""
     factor = np.asarray(times if times is not None and subject.extensive else np.ones(len(before)))
     each, worst = subject.error(subject.values(before) * factor, subject.values(after))
@@ -302,13 +310,18 @@ def samples(seed: int = 0) -> list[Crystal]:
     cubic = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
     skewed = np.array([[4.1, 0, 0], [2.9, 3.6, 0], [-1.7, 2.2, 5.3]])
     water = np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    bcc = np.array([[-0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.5, 0.5, -0.5]])
     return [
-        Crystal.from_fractional(["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]], 5.64 * fcc),
-        Crystal.from_fractional(["Si", "Si"], [[0, 0, 0], [0.25, 0.25, 0.25]], 5.43 * fcc),
-        Crystal.from_fractional(["Fe"], [[0, 0, 0]], 2.87 * np.array([[-0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.5, 0.5, -0.5]])),
-        Crystal.from_fractional(["Sr", "Ti", "O", "O", "O"], np.array(cubic) + 0.02 * draw.normal(size=(5, 3)), 3.9 * np.eye(3)),
-        Crystal.from_fractional(["Mg", "Al", "Al", "O", "O", "O"], draw.random((6, 3)), 1.3 * skewed),
-        Crystal(["Cu", "Cu", "O"], np.array([[0, 0, 8], [1.3, 1.3, 9.8], [0.1, 1.2, 10.9]]), 2.6 * np.diag([1, 1, 8]), [True, True, False]),
-        Crystal(["O", "H", "H"], water, np.zeros((3, 3)), False),
-        Crystal(["Ar"], np.zeros((1, 3)), np.zeros((3, 3)), False),
+        _sample("Na Cl", np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), 5.64 * fcc),
+        _sample("Si Si", np.array([[0, 0, 0], [0.25, 0.25, 0.25]]), 5.43 * fcc),
+        _sample("Fe", np.zeros((1, 3)), 2.87 * bcc),
+        _sample("Sr Ti O O O", np.array(cubic) + 0.02 * draw.normal(size=(5, 3)), 3.9 * np.eye(3)),
+        _sample("Mg Al Al O O O", draw.random((6, 3)), 1.3 * skewed),
+        _sample("Cu Cu O", np.array([[0, 0, 0.4], [0.5, 0.5, 0.49], [0.04, 0.46, 0.545]]), 2.6 * np.diag([1.0, 1, 8]), (True, True, False)),
+        _sample("O H H", water / 10, 10 * np.eye(3), (False, False, False)),
+        _sample("Ar", np.zeros((1, 3)), 10 * np.eye(3), (False, False, False)),
     ]
+
+
+def _sample(symbols: str, fractional: Array, cell: Array, pbc: tuple[bool, bool, bool] = (True, True, True)) -> Crystal:
+    return Crystal.from_fractional(np.array([element(s).number for s in symbols.split()]), fractional, cell, np.array(pbc))

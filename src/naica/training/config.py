@@ -23,8 +23,8 @@ class HeadConfig:
     Parameters
     ----------
     hidden : widths of the hidden layers
-    pooling : how atoms become one system; ``auto`` takes ``system`` where the backbone has a system level, ``sum`` for extensive
-        quantities, else ``mean``; ``sites`` predicts the mean of one number per site, so that sites can be read
+    pooling : how atoms become one system; ``auto`` takes ``mean``, or ``system`` where the backbone has no atom level; ``sites``
+        predicts the mean of one number per site, so that sites can be read
     dropout : share of hidden units dropped in training
     """
 

@@ -27,7 +27,7 @@ from naica.training.batches import edges_of, plan
 from naica.training.calibration import COVERAGE, coverage, ence, spread
 from naica.training.card import Card
 from naica.training.device import device_of
-from naica.training.ensemble import Ensemble, checked_factors
+from naica.training.ensemble import Ensemble, checked_factors, lowest
 from naica.training.prediction import Array, Prediction
 from naica.training.property import PropertyModel
 from naica.training.ridge import LeaveOneOut, Ridge, fit_ridge
@@ -149,7 +149,7 @@ def _scan(member: PropertyModel, batch: Batch, factors: Array) -> _Scan:
     found = [member.with_features(moved if f == 1.0 else moved.scaled(float(f))) for f in factors]
     values = np.stack([v.double().cpu().numpy() for v, _ in found])
     pooled = np.stack([p.double().cpu().numpy() for _, p in found])
-    best, rows = values.argmin(axis=0), np.arange(values.shape[1])
+    best, rows = lowest(values, factors), np.arange(values.shape[1])
     return _Scan(values[best, rows], pooled[best, rows], factors[best])
 
 
@@ -203,7 +203,8 @@ def fit_correction(prior: Ensemble, table: CrystalTable, column: str, seed: int 
 def _compatible(prior: Ensemble, quantity: str, level: Level | None, column: str) -> None:
     if prior.target.kind == "class" or quantity != prior.target.quantity:
         raise InputError(
-            f"column {column!r} holds {quantity}, the prior predicts {prior.target.quantity} ({prior.target.kind}); a correction needs the same real quantity"
+            f"column {column!r} holds {quantity}, the prior predicts {prior.target.quantity} ({prior.target.kind}); "
+            "a correction needs the same real quantity"
         )
     if level is None or prior.card.level is None:
         side = f"the labels in column {column!r}" if level is None else f"the prior {prior.card.name!r}"

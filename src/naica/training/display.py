@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from naica.fields import field
 from naica.training.target import Target
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Display:
             )
             self._bar = Progress(*columns, console=Console(stderr=True))
             self._bar.start()
-            self._task = self._bar.add_task(f"training {self.target.quantity}", total=float(self.members), news="")
+            self._task = self._bar.add_task(f"training {field(self.target.quantity).symbol}", total=float(self.members), news="")
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -59,7 +60,7 @@ class Display:
 
         def epoch(row: dict[str, float]) -> None:
             unit = self.target.unit or "nats"
-            news = f"member {member + 1}/{self.members}, epoch {row['epoch']:.0f}: validation {row['validation']:.4g} {unit}"
-            self._bar.update(self._task, completed=member + (1.0 if row.get("done") else 0.0) if row.get("done") else None, news=news)
+            news = f"{member + 1}/{self.members}, epoch {row['epoch']:.0f}: {row['validation']:.3g} {unit}"
+            self._bar.update(self._task, news=news)
 
         return Watch(step, epoch)

@@ -61,8 +61,9 @@ class Ensemble:
         Parameters
         ----------
         source : a Crystal, an iterable of them, a CrystalTable, a GraphSet (with this model's spec) or a Batch
-        volume_factors : each member takes its lowest value over these volumes (structures proposed by substitution are not relaxed;
-            Merchant et al., Nature 624, 80 (2023)). For quantities where low is not good, leave it at 1
+        volume_factors : each member takes its lowest value over these volumes if the scan encloses it, see `lowest` (structures
+            proposed by substitution are not relaxed; Merchant et al., Nature 624, 80 (2023)). For quantities where low is not good,
+            leave it at 1
         members : use only the first so many
         progress : called with (systems done, systems in all or None)
 
@@ -147,10 +148,24 @@ class Ensemble:
 
 @torch.no_grad()
 def scanned(members: Sequence[PropertyModel], batch: Batch, factors: Array) -> tuple[Array, Array]:
-    """Values (M, B), each member at its lowest over the volume factors, and the factor (B) where the median over members is lowest."""
+    """Values (M, B), each member at its best volume factor, and the factor (B) that is best for the median over members; see `lowest`."""
     volumes = [batch if factor == 1.0 else batch.scaled(float(factor)) for factor in factors]
     table = np.stack([np.stack([m(v).double().cpu().numpy() for m in members]) for v in volumes])
-    return table.min(axis=0), factors[np.median(table, axis=1).argmin(axis=0)]
+    best = np.stack([np.take_along_axis(of_one, lowest(of_one, factors)[None], axis=0)[0] for of_one in np.moveaxis(table, 1, 0)])
+    return best, factors[lowest(np.median(table, axis=1), factors)]
+
+
+def lowest(values: Array, factors: Array) -> NDArray[np.int64]:
+    """Row of the best volume for each system, of values (F, B) over F volume factors.
+
+    The lowest value counts only where the scan encloses it. Networks that saw relaxed crystals alone often fall without end under
+    compression; a minimum at the edge of the scan says that the network does not know this volume, and then the factor nearest to 1 counts.
+    """
+    rows = values.argmin(axis=0)
+    if len(factors) < 3:
+        return rows
+    ends = [int(factors.argmin()), int(factors.argmax())]
+    return np.where(np.isin(rows, ends), int(np.abs(np.log(factors)).argmin()), rows)
 
 
 def entropy(probability: Array) -> Array:

@@ -22,8 +22,8 @@ from naica.training.stream import Source
 class Predictor(Protocol):
     """What a learner returns: predicts, saves itself, has a card."""
 
-    card: Card
-
+    @property
+    def card(self) -> Card: ...  # noqa: D102
     @property
     def needs(self) -> GraphSpec: ...  # noqa: D102
     def predict(  # noqa: D102

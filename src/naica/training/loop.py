@@ -144,7 +144,8 @@ class Member(pl.LightningModule):
         }
         if not torch.isfinite(torch.tensor(row["loss"])):
             raise RunError(
-                f"the loss became {row['loss']} in epoch {p.epoch}; lower learning_rate ({self.config.learning_rate:g}) or look at the labels"
+                f"the loss became {row['loss']} in epoch {p.epoch}; lower learning_rate "
+                f"({self.config.learning_rate:g}) or look at the labels"
             )
         p.rows.append(row)
         self.history.write(row)

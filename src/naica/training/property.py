@@ -39,7 +39,7 @@ class PropertyModel(nn.Module):
         widths = cast(Mapping[str, int], self.backbone.widths)
         self.pooling = _pooling(head.pooling, widths, target)
         width = widths["system" if self.pooling == "system" else "atom"]
-        self.head = Head(width, head.hidden, target.n_out, self.pooling, head.dropout)
+        self.head = Head(width, head.hidden, target.n_out, cast(Any, self.pooling), head.dropout)
 
     @property
     def needs(self) -> GraphSpec:
@@ -61,7 +61,7 @@ class PropertyModel(nn.Module):
         return values, mean_systems(features["atom"], batch) if "atom" in features else features["system"]
 
     def sites(self, batch: Batch) -> Tensor:
-        """(N,) contributions of the sites in the quantity's unit; their mean over a system is its prediction (sum if extensive).
+        """(N,) contributions of the sites in the quantity's unit; their mean over a system is its prediction (extensive: sum).
 
         Raises
         ------
@@ -119,9 +119,9 @@ def _pooling(asked: str, widths: Mapping[str, int], target: Target) -> str:
     if asked == "auto":
         if "atom" not in widths:
             return "system"
-        return "sum" if target.extensive else "mean"
+        return "mean"
     if ("system" if asked == "system" else "atom") not in widths:
         raise ConfigError(f"head.pooling = {asked!r}, but this architecture gives features per {', '.join(widths)} only")
-    if target.extensive and asked != "sum":
-        raise ConfigError(f"{target.quantity} grows with the number of atoms; head.pooling must be 'sum' (or 'auto'), not {asked!r}")
+    if target.extensive and asked == "sum":
+        raise ConfigError(f"{target.quantity} is learned per atom and multiplied by their number; head.pooling must not be 'sum' as well")
     return asked

@@ -1,8 +1,8 @@
 """Bayesian linear regression whose scales are set by the evidence.
 
 y = Φ w + ε, w ~ N(0, diag(s²)) with one scale s per group of features, ε ~ N(0, noise²). The scales and the noise maximise the evidence
-p(y | s, noise) times a wide log-normal prior on each, which keeps them finite when there are only a few labels (MacKay, Neural Comput. 4, 415
-(1992); Bishop, PRML, sections 3.3 and 3.5).
+p(y | s, noise) times a wide log-normal prior on each, which keeps them finite when there are only a few labels (MacKay, Neural Comput. 4,
+415 (1992); Bishop, PRML, sections 3.3 and 3.5).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from naica.errors import InputError
 Array = NDArray[np.float64]
 _PRIOR_WIDTH = 1.5
 _LOG_RANGE = 9.0
+_SHARE_OF_FIRST = 0.4
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def fit_ridge(features: Array, values: Array, groups: NDArray[np.int64], expecte
     Parameters
     ----------
     features, values : the data
-    groups : (d,) which group each feature is in, 0 … G-1
+    groups : (d,) which group each feature is in, 0 … G-1; group 0 is expected to explain less than the others
     expected : size of the values one expects beforehand (centre of the priors on scales and noise)
 
     Raises
@@ -66,8 +67,9 @@ def fit_ridge(features: Array, values: Array, groups: NDArray[np.int64], expecte
         raise InputError(f"cannot fit {len(values)} values: expected at least one, all of them finite")
     gram, moment, square = features.T @ features, features.T @ values, float(values @ values)
     size = np.array([max(np.sqrt(np.mean(np.sum(features[:, groups == g] ** 2, axis=1))), 1e-9) for g in range(groups.max() + 1)])
-    # a group with scale expected / size moves a typical value by `expected`
-    centre = np.log(np.concatenate([expected / size, [0.3 * expected]]))
+    # a group with scale expected / size moves a typical value by `expected`; features of a network explain a part of that at first
+    share = np.where(np.arange(len(size)) == 0, _SHARE_OF_FIRST, 1.0)
+    centre = np.log(np.concatenate([share * expected / size, [0.3 * expected]]))
     best = _maximise(centre, lambda x: _minus_log_evidence(x, gram, moment, square, len(values), groups, centre))
     scales, noise = np.exp(best[:-1]), float(np.exp(best[-1]))
     spread = scales[groups]

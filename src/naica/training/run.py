@@ -80,7 +80,8 @@ def prepare(
         If the column is missing or no label, no row can be used, or a part is empty that may not be.
     """
     values, quantity, level = labels_of(table, column)
-    needs = build(config.architecture, quantity, config.head, config.kind, **config.architecture_config).needs
+    with torch.random.fork_rng(devices=[]):
+        needs = build(config.architecture, quantity, config.head, config.kind, **config.architecture_config).needs
     graphs = GraphSet.build(table, needs, cache, progress)
     good = np.isfinite(values)
     rejected = {"no label": int((~good).sum()), **({"no graph": len(graphs.rejected)} if graphs.rejected else {})}
@@ -115,7 +116,8 @@ def fit_members(
     from naica.training.display import Display
     from naica.training.loop import fit
 
-    members, records = [], []
+    members: list[PropertyModel] = []
+    records: list[dict[str, Any]] = []
     with Display(config.members, material.target, progress) as display:
         for k in range(config.members):
             seed = config.seed + k

@@ -21,7 +21,7 @@ _SMALLEST_SPREAD = 1e-12
 class Target:
     """A quantity and how it is normalised: physical = mean + std · network output (regression), or two classes.
 
-    An extensive quantity is learned as a sum over atoms: physical = n_atoms · mean + std · network output, with mean and std per atom.
+    An extensive quantity is learned per atom: physical = n_atoms · (mean + std · network output).
 
     Parameters
     ----------
@@ -76,15 +76,14 @@ class Target:
         """(B, n_out) network outputs as (B,) values in the quantity's unit (or probabilities of class 1)."""
         if self.kind == "class":
             return torch.softmax(raw, dim=1)[:, 1]
-        shift = n_atoms.to(raw.dtype) * self.mean if self.extensive else self.mean
-        return shift + self.std * raw[:, 0]
+        values = self.mean + self.std * raw[:, 0]
+        return values * n_atoms if self.extensive else values
 
     def to_normalised(self, values: Tensor, n_atoms: Tensor) -> Tensor:
         """(B,) labels as the numbers the loss compares with (classes stay 0 and 1)."""
         if self.kind == "class":
             return values
-        shift = n_atoms.to(values.dtype) * self.mean if self.extensive else self.mean
-        return (values - shift) / self.std
+        return ((values / n_atoms if self.extensive else values) - self.mean) / self.std
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""

@@ -41,7 +41,8 @@ def load(name_or_path: str | Path) -> Any:
         near = get_close_matches(str(name_or_path), known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise InputError(
-            f"no model {str(name_or_path)!r}; {hint}models that ship with naica: {', '.join(known) or 'none'}; or give the folder of a saved one"
+            f"no model {str(name_or_path)!r}; {hint}models that ship with naica: {', '.join(known) or 'none'}; "
+            "or give the folder of a saved one"
         )
     if (path / TENSORS).exists():
         return read_corrected(path)
