@@ -83,6 +83,10 @@ def test_the_page_is_below_seven_megabytes(summary, tmp_path):
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["report.html"]
 
 
+def test_the_viewer_comes_with_its_licence(summary):
+    assert "Redistribution and use in source and binary forms" in render(summary)
+
+
 def test_what_a_reader_must_know_is_said(page):
     text = page.shown
     assert "Two new phases lie within 1.0 meV/atom of the convex hull" in text

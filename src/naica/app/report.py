@@ -76,7 +76,7 @@ def render(summary: Summary) -> str:
             json={name: _embedded(value) for name, value in (("figures", figures), ("scenes", scenes), ("looks", drawn.to_dict()))},
             js={
                 "plotly": Markup(_plotly()),
-                "viewer": Markup(_asset("static/3Dmol-min.js")),
+                "viewer": Markup(_viewer()),
                 "page": Markup(_asset("templates/report.js")),
             },
         )
@@ -154,6 +154,12 @@ def _plotly() -> str:
     from plotly.offline import get_plotlyjs
 
     return str(get_plotlyjs())
+
+
+@cache
+def _viewer() -> str:
+    # its licence asks that the notice goes wherever the code goes
+    return f"/*! 3Dmol.js 2.5.5\n{_asset('static/3Dmol-LICENSE.txt')}*/\n{_asset('static/3Dmol-min.js')}"
 
 
 def _embedded(value: Any) -> Any:
