@@ -13,6 +13,7 @@ from naica.structure import Crystal
 from naica.training import card as cards
 from naica.training import load
 from naica.training.calibration import sigma, spread
+from naica.training.ensemble import lowest
 
 from .conftest import make
 
@@ -45,15 +46,30 @@ def test_streams_are_cut_into_portions(trained, table, monkeypatch):
     assert len(told) > 15
 
 
+def enclosed_minimum(curve, factors):
+    """Lowest value and its factor; at the edge of the scan it counts for nothing, then the unscaled volume does."""
+    k = min(range(len(curve)), key=lambda i: curve[i])
+    return (curve[factors.index(1.0)], 1.0) if factors[k] in (min(factors), max(factors)) else (curve[k], factors[k])
+
+
+def test_a_minimum_at_the_edge_of_the_scan_does_not_count():
+    factors = np.array([0.8, 0.9, 1.0, 1.1, 1.2])
+    values = np.array([[1.0, 5, 3], [2, 4, 2], [3, 3, 1], [4, 2, 2], [5, 1, 3]])
+    assert lowest(values, factors).tolist() == [2, 2, 2]
+    assert lowest(values + np.array([[0], [-9], [0], [0], [0]]), factors).tolist() == [1, 1, 1]
+    assert lowest(values[:2], factors[:2]).tolist() == [0, 1, 1]
+
+
 def test_the_volume_scan_takes_each_members_minimum_then_the_median(trained, table):
     crystals = [table[k] for k in range(5)]
     factors = (0.8, 0.9, 1.0, 1.2)
     found = trained.predict(crystals, volume_factors=factors)
     with torch.no_grad():
         by_hand = np.array([[m(graph(crystals).scaled(f)).numpy() for f in factors] for m in trained.members])
-    assert found.members == pytest.approx(by_hand.min(axis=1), abs=1e-6)
-    assert found.value == pytest.approx(np.median(by_hand.min(axis=1), axis=0), abs=1e-6)
-    assert found.best_volume == pytest.approx(np.array(factors)[np.median(by_hand, axis=0).argmin(axis=0)])
+    expected = [[enclosed_minimum(curve, factors)[0] for curve in member.T] for member in by_hand]
+    assert found.members == pytest.approx(np.array(expected), abs=1e-6)
+    assert found.value == pytest.approx(np.median(expected, axis=0), abs=1e-6)
+    assert found.best_volume == pytest.approx([enclosed_minimum(curve, factors)[1] for curve in np.median(by_hand, axis=0).T])
     high, low = np.percentile(found.members, [75, 25], axis=0)
     assert spread(found.members) == pytest.approx((high - low) / 1.349)
     assert found.sigma == pytest.approx(sigma(found.members, trained.card.calibration))
@@ -161,14 +177,16 @@ def test_cards_that_do_not_fit_are_refused(saved, changes, says):
         load(saved)
 
 
+def _from_format_0(old):
+    return {**{key: value for key, value in old.items() if key != "net"}, "architecture": old["net"], "format": 1}
+
+
 def test_older_cards_are_upgraded(saved, table, monkeypatch, trained):
     path = saved / "card.json"
     raw = json.loads(path.read_text())
     raw["format"], raw["net"] = 0, raw.pop("architecture")
     path.write_text(json.dumps(raw))
-    monkeypatch.setitem(
-        cards.UPGRADES, 0, lambda old: {**{k: v for k, v in old.items() if k != "net"}, "architecture": old["net"], "format": 1}
-    )
+    monkeypatch.setitem(cards.UPGRADES, 0, _from_format_0)
     assert (load(saved).predict(table).value == trained.predict(table).value).all()
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -72,7 +73,8 @@ def test_kill_minus_nine_in_the_middle_of_a_run(tmp_path):
             from naica.data import CrystalTable, Label
             from naica.training import TrainConfig, train
             crystals = make(80)
-            table = CrystalTable.from_crystals(crystals, {"e": [energy(c) for c in crystals]}, {"e": Label.of("formation_energy_per_atom", LEVEL)})
+            label = Label.of("formation_energy_per_atom", LEVEL)
+            table = CrystalTable.from_crystals(crystals, {"e": [energy(c) for c in crystals]}, {"e": label})
             rows = np.arange(80)
             config = TrainConfig(**SMALL, epochs=60, members=2)
             train(table, "e", config, Parts(rows[:50], rows[50:65], rows[65:]), sys.argv[1], progress=False)
@@ -211,7 +213,7 @@ def test_schedule_shapes():
     assert max(curve) == pytest.approx(1.0, abs=1e-3)
     assert int(np.argmax(curve)) == 20
     assert curve[-1] == pytest.approx(1e-3)
-    assert all(a >= b for a, b in zip(curve[20:], curve[21:], strict=False))
+    assert all(a >= b for a, b in pairwise(curve[20:]))
     assert rate(0.7, "constant", 0.2) == 1.0
     assert rate(0.02, "cosine", 0.9) == pytest.approx(1.0)
 

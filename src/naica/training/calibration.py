@@ -36,21 +36,23 @@ def calibrate(members: NDArray[np.float64], actual: NDArray[np.float64]) -> Cali
     errors, wide = np.abs(np.median(members, axis=0) - actual), spread(members)
     if len(actual) < _LEAST:
         return Calibration(1.0, float(errors.mean()) if len(errors) else 0.0, len(actual))
-    best, best_score = Calibration(1.0, float(np.quantile(errors, COVERAGE)), len(actual)), np.inf
+    best, best_score = Calibration(0.0, float(np.quantile(errors, COVERAGE)), len(actual)), np.inf
     for factor in _FACTORS:
         floor = _floor_that_covers(errors, factor * wide)
+        if floor is None:
+            break  # this factor alone covers too much, and larger ones more
         bars = np.sqrt((factor * wide) ** 2 + floor**2)
-        if not (bars > 0).all():
-            continue
-        score = float(np.mean(np.log(bars) + np.sqrt(2) * errors / bars))
-        if score < best_score and np.mean(errors <= bars) >= COVERAGE - 1 / len(actual):
-            best, best_score = Calibration(float(factor), floor, len(actual)), score
+        if (bars > 0).all():
+            score = float(np.mean(np.log(bars) + np.sqrt(2) * errors / bars))
+            if score < best_score:
+                best, best_score = Calibration(float(factor), floor, len(actual)), score
     return best
 
 
-def _floor_that_covers(errors: NDArray[np.float64], scaled: NDArray[np.float64]) -> float:
-    """The smallest floor b for which 68.27 % of the errors lie within sqrt(scaled² + b²): a quantile, in closed form."""
-    return float(np.sqrt(max(np.quantile(errors**2 - scaled**2, COVERAGE), 0.0)))
+def _floor_that_covers(errors: NDArray[np.float64], scaled: NDArray[np.float64]) -> float | None:
+    """The floor b for which 68.27 % of the errors lie within sqrt(scaled² + b²): a quantile, in closed form. None if 0 is too much."""
+    square = float(np.quantile(errors**2 - scaled**2, COVERAGE))
+    return float(np.sqrt(square)) if square >= 0 else None
 
 
 def coverage(errors: NDArray[np.float64], bars: NDArray[np.float64], times: float = 1.0) -> float:
