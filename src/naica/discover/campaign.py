@@ -23,12 +23,12 @@ import numpy as np
 from naica.data import CrystalTable, Label
 from naica.discover import engine
 from naica.discover.config import CampaignConfig, read_config
-from naica.discover.filter import Judge, cascade
+from naica.discover.filter import Judge, cascade, overconfidence
 from naica.discover.judge import HullJudge, LabelJudge
 from naica.discover.ledger import Entry, Ledger
 from naica.discover.oracle import Oracle, OracleResult
 from naica.discover.pick import Option, choose
-from naica.discover.proposals import Proposals, proposals_for
+from naica.discover.proposals import Proposal, Proposals, proposals_for
 from naica.errors import ConfigError, RunError
 from naica.structure import Crystal
 
@@ -259,7 +259,8 @@ class _Run:
         parents = self._parents(entries, number)
         known = frozenset(self.proposals.decoration(e.crystal) for e in entries)
         known |= {d for (d,) in self.ledger.rows("select decoration from candidates where decoration is not null")}
-        rows, counts = [], {}
+        rows: list[Proposal] = []
+        counts: dict[str, int] = {}
         for proposal in self.proposals.propose(number, parents, known):
             rows.append(proposal)
             counts[proposal.origin] = counts.get(proposal.origin, 0) + 1
@@ -276,7 +277,7 @@ class _Run:
         if self.config.stable.by == "label":
             return {}
         judge = self.judge(number - 1)
-        distance = judge.distance([e.crystal.formula for e in entries], judge.labels(entries))  # type: ignore[attr-defined]
+        distance = judge.distance([e.crystal.formula for e in entries], judge.labels(entries))
         return _as_parents(e.crystal for e, d in zip(entries, distance, strict=True) if d <= judge.threshold + 0.05)
 
     # --- judge ---------------------------------------------------------------------------------------------------------------
@@ -285,8 +286,9 @@ class _Run:
         rows = self.ledger.rows("select key, recipe, formula from candidates where status in ('new', 'passed', 'filtered') order by key")
         crystals = self.proposals.realise([(k, r) for k, r, _ in rows], self.ledger)
         judge = self.judge(number - 1)
+        widen = self._overconfidence(number, judge)
         scores = cascade(
-            model, crystals, [f for *_, f in rows], judge, self.config.filter,
+            model, crystals, [f for *_, f in rows], judge, self.config.filter, widen,
             lambda done, total: self.progress(Event(number, "judge", done, total, f"{total} candidates")),
         )  # fmt: skip
         passed = scores.passed(judge, self.config.filter)
@@ -303,8 +305,18 @@ class _Run:
                 updates,
             )
             full = int(np.isfinite(scores.distance).sum())
-            data = {"scored": len(rows), "full_look": full, "passed": int(passed.sum())}
+            data = {"scored": len(rows), "full_look": full, "passed": int(passed.sum()), "error_bars_widened": widen}
             self.ledger.finish(db, number, "judge", data, time.monotonic() - began)
+
+    def _overconfidence(self, number: int, judge: Judge) -> float:
+        """How much too small the error bars of earlier rounds' predictions were."""
+        told = {
+            k: (v, s)
+            for k, v, s in self.ledger.rows("select key, value, sigma from candidates where picked < ? and value is not null", (number,))
+        }
+        entries = [e for e in self.ledger.entries(number - 1) if e.key in told]
+        predicted, sigma = (np.array([told[e.key][part] for e in entries]) for part in (0, 1))
+        return overconfidence(predicted, sigma, judge.labels(entries))
 
     # --- pick ----------------------------------------------------------------------------------------------------------------
     def _pick(self, number: int, budget: int | None) -> str | None:
@@ -368,7 +380,7 @@ class _Run:
         self.progress(Event(number, "compute", len(jobs), len(jobs), ""))
 
 
-def labelled(entries: Sequence[Entry], judge: Any, oracle: Oracle) -> CrystalTable:
+def labelled(entries: Sequence[Entry], judge: Judge, oracle: Oracle) -> CrystalTable:
     """The campaign's labels as a table for the learner, at the oracle's level of theory."""
     values = judge.labels(entries)
     return CrystalTable.from_crystals(

@@ -22,9 +22,9 @@ class Section(BaseModel):
 class Start(Section):
     """What is known before the first round. Elements and compounds are computed by the oracle, so all energies share one level."""
 
-    elements: bool = Field(True, description="compute the elemental references first")
-    compounds: tuple[str, ...] = Field((), description='known compounds as "formula: prototype", for example "MgO: rocksalt"')
-    files: tuple[str, ...] = Field((), description="structure files of further known compounds")
+    elements: bool = Field(default=True, description="compute the elemental references first")
+    compounds: tuple[str, ...] = Field(default=(), description='known compounds as "formula: prototype", for example "MgO: rocksalt"')
+    files: tuple[str, ...] = Field(default=(), description="structure files of further known compounds")
 
 
 class Pool(Section):
@@ -32,48 +32,48 @@ class Pool(Section):
 
     table: str = Field(description="name of a registered data set, or the path of a Parquet table")
     column: str = Field(description="label that the oracle tells")
-    start_fraction: float = Field(0.05, gt=0, lt=1, description="share of the rows known at the start, drawn at random")
+    start_fraction: float = Field(default=0.05, gt=0, lt=1, description="share of the rows known at the start, drawn at random")
 
 
 class Generate(Section):
     """Which generators propose candidates."""
 
-    prototypes: bool = Field(True, description="decorate the prototype library")
-    substitution: bool = Field(True, description="ionic substitution on known compounds")
-    saps: bool = Field(True, description="symmetry-aware partial substitution")
-    n_elements: tuple[int, ...] = Field((3,), description="numbers of different elements a candidate may have")
-    balanced: bool = Field(True, description="prototypes: only charge-balanced decorations")
-    max_atoms: int = Field(32, ge=1, description="largest cell that may be proposed")
-    substitution_threshold: float = Field(1e-3, gt=0, lt=1, description="smallest substitution probability")
-    max_per_round: int = Field(20_000, ge=1, description="cap on new candidates per generator and round")
+    prototypes: bool = Field(default=True, description="decorate the prototype library")
+    substitution: bool = Field(default=True, description="ionic substitution on known compounds")
+    saps: bool = Field(default=True, description="symmetry-aware partial substitution")
+    n_elements: tuple[int, ...] = Field(default=(3,), description="numbers of different elements a candidate may have")
+    balanced: bool = Field(default=True, description="prototypes: only charge-balanced decorations")
+    max_atoms: int = Field(default=32, ge=1, description="largest cell that may be proposed")
+    substitution_threshold: float = Field(default=1e-3, gt=0, lt=1, description="smallest substitution probability")
+    max_per_round: int = Field(default=20_000, ge=1, description="cap on new candidates per generator and round")
 
 
 class Learner(Section):
     """How the filter learns from the campaign's labels."""
 
-    strategy: Literal["correct", "train"] = Field("correct", description="correct a prior model, or train an ensemble on the labels alone")
-    prior: str = Field("formation-energy", description="model that is corrected (strategy 'correct')")
-    members: int = Field(4, ge=2, description="networks in the ensemble (strategy 'train')")
-    visits: int = Field(45_000, ge=1, description="structures each network sees in the first round; later rounds start from its weights")
+    strategy: Literal["correct", "train"] = Field(default="correct", description="correct a prior model, or train an ensemble on the labels alone")
+    prior: str = Field(default="formation-energy", description="model that is corrected (strategy 'correct')")
+    members: int = Field(default=4, ge=2, description="networks in the ensemble (strategy 'train')")
+    visits: int = Field(default=45_000, ge=1, description="structures each network sees in the first round; later rounds start from its weights")
 
 
 class Filter(Section):
     """The cascade: a cheap look at everything, ensemble × volume scan on what may matter."""
 
-    quick_limit: float = Field(0.25, description="eV/atom above the criterion that survive the quick look")
-    limit: float = Field(0.10, description="eV/atom above the criterion that may be picked")
-    volumes: int = Field(20, ge=1, description="isotropic scalings in the full look")
-    volume_range: tuple[float, float] = Field((0.8, 1.2), description="smallest and largest scaling of the volume")
+    quick_limit: float = Field(default=0.25, description="eV/atom above the criterion that survive the quick look")
+    limit: float = Field(default=0.10, description="eV/atom above the criterion that may be picked")
+    volumes: int = Field(default=21, ge=1, description="isotropic scalings in the full look; an odd number holds the guessed volume itself")
+    volume_range: tuple[float, float] = Field(default=(0.8, 1.2), description="smallest and largest scaling of the volume")
 
 
 class Pick(Section):
     """Which candidates are worth an oracle call."""
 
-    per_round: int = Field(12, ge=1, description="oracle calls per round")
-    explore: float = Field(0.1, ge=0, le=1, description="share drawn where the model is least sure")
-    control: float = Field(0.1, ge=0, le=1, description="share drawn at random from all candidates, to measure enrichment")
-    per_formula: int = Field(2, ge=1, description="polymorphs of one composition per round")
-    diversity: float = Field(
+    per_round: int = Field(default=12, ge=1, description="oracle calls per round")
+    explore: float = Field(default=0.1, ge=0, le=1, description="share drawn where the model is least sure")
+    control: float = Field(default=0.1, ge=0, le=1, description="share drawn at random from all candidates, to measure enrichment")
+    per_formula: int = Field(default=2, ge=1, description="polymorphs of one composition per round")
+    diversity: float = Field(default=
         0.7, gt=0, le=1, description="factor on a candidate's score for each one already picked with its prototype or formula"
     )
 
@@ -87,18 +87,18 @@ class Pick(Section):
 class OracleSection(Section):
     """Who computes energies."""
 
-    name: str = Field("chgnet", description="chgnet, emt, table, or package.module:factory")
-    workers: int = Field(2, ge=0, description="worker processes; 0 computes in the campaign's own process")
-    timeout: float = Field(300.0, gt=0, description="seconds after which a call is given up")
-    retries: int = Field(1, ge=0, description="further attempts after a crash or a time-out")
+    name: str = Field(default="chgnet", description="chgnet, emt, table, or package.module:factory")
+    workers: int = Field(default=2, ge=0, description="worker processes; 0 computes in the campaign's own process")
+    timeout: float = Field(default=300.0, gt=0, description="seconds after which a call is given up")
+    retries: int = Field(default=1, ge=0, description="further attempts after a crash or a time-out")
     options: dict[str, Any] = Field(default_factory=dict, description="passed to the oracle, for example fmax and steps")
 
 
 class Stable(Section):
     """When a computed candidate counts as found."""
 
-    by: Literal["hull", "label"] = Field("hull", description="distance to the campaign's own hull, or the oracle's label itself")
-    threshold: float = Field(0.001, description="eV/atom")
+    by: Literal["hull", "label"] = Field(default="hull", description="distance to the campaign's own hull, or the oracle's label itself")
+    threshold: float = Field(default=0.001, description="eV/atom")
 
 
 class CampaignConfig(Section):
@@ -106,9 +106,9 @@ class CampaignConfig(Section):
 
     title: str = ""
     elements: tuple[str, ...] = ()
-    rounds: int = Field(3, ge=1)
+    rounds: int = Field(default=3, ge=1)
     seed: int = 0
-    folder: str = Field("", description="run folder; default campaigns/<file name>")
+    folder: str = Field(default="", description="run folder; default campaigns/<file name>")
     start: Start = Start()
     pool: Pool | None = None
     generate: Generate = Generate()

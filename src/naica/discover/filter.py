@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from naica.discover.config import Filter
+from naica.discover.ledger import Entry
 from naica.structure import Crystal
 
 Floats = NDArray[np.float64]
@@ -22,7 +23,14 @@ Floats = NDArray[np.float64]
 class Judge(Protocol):
     """Turns a label into eV/atom above what counts as stable, and says where stable ends."""
 
-    threshold: float
+    @property
+    def threshold(self) -> float:
+        """Largest distance that counts as stable, eV/atom."""
+        ...
+
+    def labels(self, entries: Sequence[Entry]) -> Floats:
+        """The label of each computed entry, eV/atom."""
+        ...
 
     def distance(self, formulas: Sequence[str], labels: Floats) -> Floats:
         """Distance of each (formula, label) from the current hull, or from zero where the label is a distance itself."""
@@ -51,24 +59,26 @@ def cascade(
     formulas: Sequence[str],
     judge: Judge,
     config: Filter,
+    widen: float = 1.0,
     tick: Callable[[int, int], None] = lambda done, total: None,
     chunk: int = 2048,
 ) -> Scores:
     """Judge candidates with a model (`predict(crystals, volume_factors, members)`), in chunks so that memory stays bounded.
 
-    A candidate takes the full look if one network at the guessed volume puts it within `quick_limit` of the criterion.
+    A candidate takes the full look if one network at the guessed volume puts it within `quick_limit` of the criterion. `widen` multiplies
+    the model's error bars (see `overconfidence`).
     """
     n = len(crystals)
     out = {name: np.full(n, np.nan) for name in ("quick", "value", "sigma", "distance", "probability", "volume")}
     factors = tuple(np.linspace(*config.volume_range, config.volumes)) if config.volumes > 1 else (1.0,)
     for at in range(0, n, chunk):
-        rows = np.arange(at, min(at + chunk, n))
+        rows = list(range(at, min(at + chunk, n)))
         first = model.predict([crystals[r] for r in rows], volume_factors=(1.0,), members=1)
         out["quick"][rows] = judge.distance([formulas[r] for r in rows], np.asarray(first.value))
-        rows = rows[out["quick"][rows] <= judge.threshold + config.quick_limit]
-        if len(rows):
+        rows = [r for r in rows if out["quick"][r] <= judge.threshold + config.quick_limit]
+        if rows:
             full = model.predict([crystals[r] for r in rows], volume_factors=factors)
-            out["value"][rows], out["sigma"][rows] = full.value, np.maximum(full.sigma, 1e-4)
+            out["value"][rows], out["sigma"][rows] = full.value, np.maximum(full.sigma * widen, 1e-4)
             out["volume"][rows] = full.best_volume
             out["distance"][rows] = judge.distance([formulas[r] for r in rows], np.asarray(full.value))
         tick(min(at + chunk, n), n)
@@ -81,3 +91,14 @@ def probability(distance: Floats, sigma: Floats, threshold: float) -> Floats:
     from scipy.special import ndtr
 
     return np.asarray(ndtr((threshold - distance) / sigma), dtype=np.float64)
+
+
+def overconfidence(predicted: Floats, sigma: Floats, actual: Floats, fewest: int = 5) -> float:
+    """Factor by which error bars must grow so that 68 % of the predictions made so far were within one of them; at least 1.
+
+    Candidates are unlike what a model was calibrated on, and the picks are those it errs on in the hopeful direction. With fewer than
+    `fewest` predictions the factor is 1.
+    """
+    if len(predicted) < fewest:
+        return 1.0
+    return float(max(np.quantile(np.abs(actual - predicted) / sigma, 0.68), 1.0))

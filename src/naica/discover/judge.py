@@ -42,7 +42,7 @@ class HullJudge:
 
     def __init__(self, entries: Sequence[Entry], elements: Sequence[str], threshold: float) -> None:
         self.threshold = threshold
-        self.references = {}
+        self.references: dict[str, float] = {}
         for entry in entries:
             if len(entry.crystal.composition) == 1:
                 (name,) = entry.crystal.composition

@@ -198,8 +198,9 @@ class Ledger:
         alive = "select count(*) from candidates where status = 'new'"
         before = db.execute(alive).fetchone()[0]
         db.executemany(
-            "insert or ignore into candidates "
-            "(key, recipe, origin, parent, formula, prototype, decoration, round, status, reason, likelihood) values (?,?,?,?,?,?,?,?,?,?,?)",
+            "insert or ignore into candidates (key, recipe, origin, parent, formula, prototype, decoration, round, status, reason, "
+            "likelihood) "
+            "values (?,?,?,?,?,?,?,?,?,?,?)",
             (
                 (p.key, p.recipe, p.origin, p.parent, p.formula, p.prototype, p.decoration, round_, p.status, p.reason, p.likelihood)
                 for p in proposals

@@ -123,7 +123,7 @@ class GeneratedProposals:
     def propose(self, round_: int, parents: Mapping[str, Crystal], known: frozenset[str]) -> Iterator[Proposal]:
         """Recipes of all generators; invalid ones and repetitions come out rejected, with the reason."""
         by_hash = {c.hash: c for c in parents.values()}
-        seen = set(known)
+        seen: dict[str, list[Crystal]] = {decoration: [] for decoration in known}
         cap = self.config.generate.max_per_round
         sizes = set(self.config.generate.n_elements)
         for recipe, likelihood in chain.from_iterable(islice(s, cap) for s in self._recipes(round_, by_hash)):
@@ -153,7 +153,7 @@ class GeneratedProposals:
         self._dropped.update({f"{name}: {reason}": n for reason, n in generator.dropped.items()})
 
     def _checked(
-        self, recipe: Recipe, likelihood: float | None, parents: Mapping[str, Crystal], seen: set[str], sizes: set[int]
+        self, recipe: Recipe, likelihood: float | None, parents: Mapping[str, Crystal], seen: dict[str, list[Crystal]], sizes: set[int]
     ) -> Proposal | None:
         """The proposal of a recipe; None if it lies outside the campaign (number of elements, size)."""
         from naica.structure.symmetry import labels
@@ -170,11 +170,24 @@ class GeneratedProposals:
         if shortest < MIN_DISTANCE:
             return replace(row, status="rejected", reason=f"atoms {shortest:.2f} Å apart")
         prototype, decoration = labels(crystal)
-        if decoration in seen:
+        if _repeats(crystal, recipe, seen.get(decoration)):
             # kept as a row all the same, so that its fate can be looked up
             return replace(row, status="rejected", reason="same symmetry and sites as an earlier candidate")
-        seen.add(decoration)
+        seen.setdefault(decoration, []).append(crystal)
         return replace(row, prototype=prototype, decoration=decoration)
+
+
+def _repeats(crystal: Crystal, recipe: Recipe, alike: list[Crystal] | None) -> bool:
+    """Whether a candidate repeats one of those with its symmetry and sites.
+
+    Two prototypes may share both and still be different structures (their free coordinates differ): for prototypes the matcher decides.
+    Partial substitutions of one parent that share both are taken as the same.
+    """
+    from naica.structure.match import same_structure
+
+    if alike is None:
+        return False
+    return not (recipe.is_prototype and alike) or any(same_structure(crystal, other) is not None for other in alike)
 
 
 class PoolProposals:
