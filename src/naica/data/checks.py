@@ -67,7 +67,7 @@ def overlapping(table: CrystalTable, limit: float, rows: NDArray[np.int64] | Non
     return found
 
 
-def _nearest_in_bulk(  # noqa: PLR0917
+def _nearest_in_bulk(
     n: int, rows: NDArray[np.int64], starts: NDArray[np.int64], positions: Floats, cells: Floats, inverse: Floats, pbc: Bools, limit: float
 ) -> dict[int, float]:
     """Rows of `n` atoms each with a pair nearer than `limit`."""

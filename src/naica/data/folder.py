@@ -171,7 +171,7 @@ def _label(column: str, quantity: str | None, unit: str | None, level: Level | N
     return Label(meaning.name, unit if unit is not None else "", level)
 
 
-def _assemble(  # noqa: PLR0917
+def _assemble(
     rows: Rows,
     column: str,
     label: Label,

@@ -63,7 +63,7 @@ class CrystalTable:
         return cls.from_arrays(names, counts, numbers, positions, cells, pbc, columns, labels)
 
     @classmethod
-    def from_arrays(  # noqa: PLR0917
+    def from_arrays(
         cls,
         ids: Sequence[str],
         counts: NDArray[np.int64],

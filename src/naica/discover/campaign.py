@@ -23,7 +23,7 @@ import numpy as np
 from naica.data import CrystalTable, Label
 from naica.discover import engine
 from naica.discover.config import CampaignConfig, read_config
-from naica.discover.filter import Judge, cascade, overconfidence
+from naica.discover.filter import Judge, cascade
 from naica.discover.judge import HullJudge, LabelJudge
 from naica.discover.ledger import Entry, Ledger
 from naica.discover.oracle import Oracle, OracleResult
@@ -31,6 +31,7 @@ from naica.discover.pick import Option, choose
 from naica.discover.proposals import Proposal, Proposals, proposals_for
 from naica.errors import ConfigError, RunError
 from naica.structure import Crystal
+from naica.structure.oxidation import is_balanced
 
 LABEL = "formation_energy_per_atom"
 # what may change between two starts of one campaign without making it another one
@@ -286,9 +287,8 @@ class _Run:
         rows = self.ledger.rows("select key, recipe, formula from candidates where status in ('new', 'passed', 'filtered') order by key")
         crystals = self.proposals.realise([(k, r) for k, r, _ in rows], self.ledger)
         judge = self.judge(number - 1)
-        widen = self._overconfidence(number, judge)
         scores = cascade(
-            model, crystals, [f for *_, f in rows], judge, self.config.filter, widen,
+            model, crystals, [f for *_, f in rows], judge, self.config.filter,
             lambda done, total: self.progress(Event(number, "judge", done, total, f"{total} candidates")),
         )  # fmt: skip
         passed = scores.passed(judge, self.config.filter)
@@ -305,18 +305,8 @@ class _Run:
                 updates,
             )
             full = int(np.isfinite(scores.distance).sum())
-            data = {"scored": len(rows), "full_look": full, "passed": int(passed.sum()), "error_bars_widened": widen}
+            data = {"scored": len(rows), "full_look": full, "passed": int(passed.sum())}
             self.ledger.finish(db, number, "judge", data, time.monotonic() - began)
-
-    def _overconfidence(self, number: int, judge: Judge) -> float:
-        """How much too small the error bars of earlier rounds' predictions were."""
-        told = {
-            k: (v, s)
-            for k, v, s in self.ledger.rows("select key, value, sigma from candidates where picked < ? and value is not null", (number,))
-        }
-        entries = [e for e in self.ledger.entries(number - 1) if e.key in told]
-        predicted, sigma = (np.array([told[e.key][part] for e in entries]) for part in (0, 1))
-        return overconfidence(predicted, sigma, judge.labels(entries))
 
     # --- pick ----------------------------------------------------------------------------------------------------------------
     def _pick(self, number: int, budget: int | None) -> str | None:
@@ -325,7 +315,10 @@ class _Run:
             "select key, formula, coalesce(prototype, ''), probability, sigma, status from candidates "
             "where status in ('passed', 'filtered')"
         )
-        options = [Option(k, f, p, np.nan if q is None else q, np.nan if s is None else s, t == "passed") for k, f, p, q, s, t in rows]
+        options = [
+            Option(k, f, p, np.nan if q is None else q, np.nan if s is None else s, t == "passed", is_balanced(f))
+            for k, f, p, q, s, t in rows
+        ]
         number_of_calls = self.config.pick.per_round
         if budget is not None:
             number_of_calls = max(min(number_of_calls, budget - len(self.ledger.called())), 0)

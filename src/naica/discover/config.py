@@ -51,10 +51,12 @@ class Generate(Section):
 class Learner(Section):
     """How the filter learns from the campaign's labels."""
 
-    strategy: Literal["correct", "train"] = Field(default="correct", description="correct a prior model, or train an ensemble on the labels alone")
+    strategy: Literal["correct", "train"] = Field(
+        default="correct", description="correct a prior, or train an ensemble on the labels alone"
+    )
     prior: str = Field(default="formation-energy", description="model that is corrected (strategy 'correct')")
     members: int = Field(default=4, ge=2, description="networks in the ensemble (strategy 'train')")
-    visits: int = Field(default=45_000, ge=1, description="structures each network sees in the first round; later rounds start from its weights")
+    visits: int = Field(default=45_000, ge=1, description="structures each network sees in round 1; later rounds start from its weights")
 
 
 class Filter(Section):
@@ -63,7 +65,8 @@ class Filter(Section):
     quick_limit: float = Field(default=0.25, description="eV/atom above the criterion that survive the quick look")
     limit: float = Field(default=0.10, description="eV/atom above the criterion that may be picked")
     volumes: int = Field(default=21, ge=1, description="isotropic scalings in the full look; an odd number holds the guessed volume itself")
-    volume_range: tuple[float, float] = Field(default=(0.8, 1.2), description="smallest and largest scaling of the volume")
+    # nine of ten predicted volumes of known crystals are within 9 % (benchmarks/calibrate_volume.py); GNoME scans 0.8 to 1.2
+    volume_range: tuple[float, float] = Field(default=(0.9, 1.1), description="smallest and largest scaling of the volume")
 
 
 class Pick(Section):
@@ -73,9 +76,11 @@ class Pick(Section):
     explore: float = Field(default=0.1, ge=0, le=1, description="share drawn where the model is least sure")
     control: float = Field(default=0.1, ge=0, le=1, description="share drawn at random from all candidates, to measure enrichment")
     per_formula: int = Field(default=2, ge=1, description="polymorphs of one composition per round")
-    diversity: float = Field(default=
-        0.7, gt=0, le=1, description="factor on a candidate's score for each one already picked with its prototype or formula"
+    diversity: float = Field(
+        default=0.7, gt=0, le=1, description="factor on a candidate's score for each one already picked with its prototype or formula"
     )
+
+    unbalanced: float = Field(default=0.3, gt=0, le=1, description="factor on the score of a candidate whose charges cannot balance")
 
     @model_validator(mode="after")
     def _shares(self) -> Pick:

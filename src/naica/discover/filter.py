@@ -59,14 +59,12 @@ def cascade(
     formulas: Sequence[str],
     judge: Judge,
     config: Filter,
-    widen: float = 1.0,
     tick: Callable[[int, int], None] = lambda done, total: None,
     chunk: int = 2048,
 ) -> Scores:
     """Judge candidates with a model (`predict(crystals, volume_factors, members)`), in chunks so that memory stays bounded.
 
-    A candidate takes the full look if one network at the guessed volume puts it within `quick_limit` of the criterion. `widen` multiplies
-    the model's error bars (see `overconfidence`).
+    A candidate takes the full look if one network at the guessed volume puts it within `quick_limit` of the criterion.
     """
     n = len(crystals)
     out = {name: np.full(n, np.nan) for name in ("quick", "value", "sigma", "distance", "probability", "volume")}
@@ -78,7 +76,7 @@ def cascade(
         rows = [r for r in rows if out["quick"][r] <= judge.threshold + config.quick_limit]
         if rows:
             full = model.predict([crystals[r] for r in rows], volume_factors=factors)
-            out["value"][rows], out["sigma"][rows] = full.value, np.maximum(full.sigma * widen, 1e-4)
+            out["value"][rows], out["sigma"][rows] = full.value, np.maximum(full.sigma, 1e-4)
             out["volume"][rows] = full.best_volume
             out["distance"][rows] = judge.distance([formulas[r] for r in rows], np.asarray(full.value))
         tick(min(at + chunk, n), n)
@@ -91,14 +89,3 @@ def probability(distance: Floats, sigma: Floats, threshold: float) -> Floats:
     from scipy.special import ndtr
 
     return np.asarray(ndtr((threshold - distance) / sigma), dtype=np.float64)
-
-
-def overconfidence(predicted: Floats, sigma: Floats, actual: Floats, fewest: int = 5) -> float:
-    """Factor by which error bars must grow so that 68 % of the predictions made so far were within one of them; at least 1.
-
-    Candidates are unlike what a model was calibrated on, and the picks are those it errs on in the hopeful direction. With fewer than
-    `fewest` predictions the factor is 1.
-    """
-    if len(predicted) < fewest:
-        return 1.0
-    return float(max(np.quantile(np.abs(actual - predicted) / sigma, 0.68), 1.0))

@@ -155,7 +155,6 @@ class _Story:
             "scored": stages["judge"].get("scored", 0),
             "full_look": stages["judge"].get("full_look", 0),
             "passed": stages["judge"].get("passed", 0),
-            "error_bars_widened": stages["judge"].get("error_bars_widened", 1.0),
             "picked": len(picks),
             "computed": len(entries),
             "failed": len(picks) - len(entries),

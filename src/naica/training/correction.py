@@ -120,8 +120,10 @@ class Corrected:
         return Prediction.concat(parts)
 
     def _bars(self, values: Array, variance: Array) -> Array:
-        factor = self.prior.card.calibration.factor
-        return self.stretch * np.sqrt((factor * spread(values)) ** 2 + variance)
+        known = self.prior.card.calibration
+        spreads = (known.factor * spread(values)) ** 2
+        # a handful of labels left out one by one may flatter the correction: it is never surer than the prior was of its own data
+        return np.maximum(self.stretch * np.sqrt(spreads + variance), np.sqrt(spreads + known.floor**2))
 
     def _warnings(self, batch: Batch, volumes: Array, values: Array) -> tuple[tuple[str, ...], ...]:
         return Ensemble(self.members, replace(self.card, elements=self.prior.card.elements)).warnings(batch, volumes, values)
