@@ -64,10 +64,13 @@ class Corrector:
 
     def fit(self, table: CrystalTable, column: str, round: int, out: Path | None = None, previous: Path | None = None) -> Predictor:
         """See `Learner.fit`; nothing is kept from the round before, since the prior is the start each time."""
-        from naica.training.correction import fit_correction
+        from naica.training.correction import FEW, fit_correction
         from naica.training.ensemble import of_any
 
-        corrected = fit_correction(of_any(self.prior), table, column, self.seed + round)
+        prior = of_any(self.prior)
+        few = int(np.isfinite(np.asarray(table.column(column), dtype=np.float64)).sum()) < FEW
+        # too few labels to learn a difference from: the prior speaks for itself until there are more
+        corrected = prior if few else fit_correction(prior, table, column, self.seed + round)
         if out is not None:
             corrected.save(Path(out) / "model")
         return corrected
@@ -81,7 +84,7 @@ class Trainer:
     ----------
     members, seed : of the ensemble
     visits : structures each member sees in a round from scratch (epochs = visits / labels), so that a round costs the same however many
-        labels there are; 45,000 five-atom cells take about 12 s on one core
+        labels there are; 40,000 five-atom cells take about 12 s on one core
     warm : share of `visits` spent when starting from the round before
     epochs : fixed number of epochs instead
     validation : share of compositions set aside to calibrate the error bars
@@ -91,7 +94,7 @@ class Trainer:
 
     members: int = 4
     seed: int = 0
-    visits: int = 45_000
+    visits: int = 40_000
     warm: float = 0.6
     epochs: int | None = None
     validation: float = 0.1
@@ -118,7 +121,7 @@ class Trainer:
         """A composition is set aside by the hash of its formula, so in all rounds or in none: weights that go on never saw it."""
         from naica.data.splits import Split, md5_part
 
-        aside = np.array([md5_part(crystal.formula) < 100 * self.validation for crystal in labelled], dtype=bool)
+        aside = np.array([md5_part(crystal.formula, self.seed) < 100 * self.validation for crystal in labelled], dtype=bool)
         if aside.all():
             aside[:] = False
         return Split(np.flatnonzero(~aside), np.flatnonzero(aside), np.zeros(0, dtype=np.int64))
@@ -131,7 +134,7 @@ class Trainer:
             "architecture": "cgcnn",
             "architecture_config": {"width": 64, "layers": 3, "atoms": "described"},
             "epochs": epochs,
-            "batch_size": 32,
+            "batch_size": 64,
             "learning_rate": 2e-3 if warm else 4e-3,
             "weight_decay": 1e-3,
             "loss": "huber",
