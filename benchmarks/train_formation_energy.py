@@ -28,7 +28,8 @@ CITATION = (
     "Architecture: Xie & Grossman, Phys. Rev. Lett. 120, 145301 (2018)"
 )
 NOTE = (
-    "Published test errors on Materials Project formation energies, eV/atom: CGCNN 0.039 (28,046 crystals to train on), MEGNet 0.028 (60,000). "
+    "Published test errors for Materials Project formation energies, eV/atom: CGCNN 0.039 (28,046 training crystals), "
+    "MEGNet 0.028 (60,000 training crystals). "
     "Relaxed structures; validation and test part as published for MEGNet, as far as they are in the set."
 )
 

@@ -84,7 +84,7 @@ class Trainer:
     ----------
     members, seed : of the ensemble
     visits : structures each member sees in a round from scratch (epochs = visits / labels), so that a round costs the same however many
-        labels there are; 40,000 five-atom cells take about 12 s on one core
+        labels there are; 32,000 five-atom cells take about 13 s on one core
     warm : share of `visits` spent when starting from the round before
     epochs : fixed number of epochs instead
     validation : share of compositions set aside to calibrate the error bars
@@ -94,7 +94,7 @@ class Trainer:
 
     members: int = 4
     seed: int = 0
-    visits: int = 40_000
+    visits: int = 32_000
     warm: float = 0.6
     epochs: int | None = None
     validation: float = 0.1
