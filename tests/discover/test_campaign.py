@@ -152,5 +152,5 @@ def test_pool_looks_up_real_labels_and_counts_recall(tmp_path: Path) -> None:
 
 def test_pool_needs_the_table_as_oracle(tmp_path: Path) -> None:
     raw = {"pool": {"table": pool(tmp_path, [0.1] * 10), "column": "e"}, "oracle": {"name": "emt"}, "stable": {"by": "label"}}
-    with pytest.raises(ConfigError, match='set oracle.name = "table"'):
+    with pytest.raises(ConfigError, match=r'set oracle.name = "table"'):
         Campaign(parse_config(raw), tmp_path / "run").run()

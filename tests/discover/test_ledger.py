@@ -41,9 +41,14 @@ def test_a_call_is_recorded_once(tmp_path: Path) -> None:
 
 def test_a_transaction_lands_whole_or_not_at_all(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
-    with pytest.raises(KeyboardInterrupt), ledger.write() as db:
-        ledger.finish(db, 1, "pick", {"picked": 3}, 0.1)
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with ledger.write() as db:
+            ledger.finish(db, 1, "pick", {"picked": 3}, 0.1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert ledger.stage(1, "pick") is None
     with ledger.write() as db:
         ledger.finish(db, 1, "pick", {"picked": 3}, 0.1)
@@ -70,7 +75,7 @@ def test_read_only_ledger_says_so(tmp_path: Path) -> None:
 
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RunError, match="cannot make the run folder .*choose another with --folder"):
+    with pytest.raises(RunError, match=r"cannot make the run folder .*choose another with --folder"):
         Ledger(tmp_path / "file" / "run")
 
 

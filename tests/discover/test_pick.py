@@ -11,7 +11,14 @@ from naica.discover.pick import Option, choose
 def options(n: int, seed: int = 0) -> list[Option]:
     rng = np.random.default_rng(seed)
     return [
-        Option(f"{k:05d}", f"F{rng.integers(n // 3 + 1)}", f"P{rng.integers(5)}", float(rng.random()), float(rng.random()), bool(rng.random() < 0.5))
+        Option(
+            f"{k:05d}",
+            f"F{rng.integers(n // 3 + 1)}",
+            f"P{rng.integers(5)}",
+            float(rng.random()),
+            float(rng.random()),
+            bool(rng.random() < 0.5),
+        )
         for k in range(n)
     ]
 
