@@ -154,3 +154,17 @@ def test_pool_needs_the_table_as_oracle(tmp_path: Path) -> None:
     raw = {"pool": {"table": pool(tmp_path, [0.1] * 10), "column": "e"}, "oracle": {"name": "emt"}, "stable": {"by": "label"}}
     with pytest.raises(ConfigError, match=r'set oracle.name = "table"'):
         Campaign(parse_config(raw), tmp_path / "run").run()
+
+
+@pytest.mark.slow
+def test_misbehaving_oracle_costs_rows_not_the_campaign(tmp_path: Path) -> None:
+    oracle = {"name": "tests.discover.moody_emt:make", "workers": 2, "timeout": 4, "retries": 0}
+    outcome = campaign(tmp_path / "run", oracle=oracle, rounds=1, pick={"per_round": 16}).run()
+    assert outcome.why == "finished"
+    story = summary(tmp_path / "run", structures=False)
+    by_formula = {f["formula"]: f for f in story["failures"]}
+    assert by_formula["CuAu"]["status"] == "timed out"
+    assert by_formula["Cu3Au"]["status"] == "crashed"
+    assert "nan" in by_formula["CuAu3"]["reason"]
+    assert all(f["reason"] for f in story["failures"])
+    assert [e["formula"] for e in story["hull"]["entries"] if e["stable"]] == ["Au", "Cu"] or len(story["hull"]["entries"]) >= 2
