@@ -29,7 +29,20 @@ COMMANDS = dict(commands())
 
 
 def test_the_verbs_are_commands():
-    alone = ("predict", "train", "evaluate", "check", "relax", "graph", "hull", "discover", "explain", "models", "import-weights")
+    alone = (
+        "predict",
+        "train",
+        "evaluate",
+        "check",
+        "relax",
+        "graph",
+        "convert",
+        "hull",
+        "discover",
+        "explain",
+        "models",
+        "import-weights",
+    )
     grouped = {"data": ("list", "show", "pull"), "campaign": ("status", "report", "export")}
     wanted = {(name,) for name in alone} | {(group, name) for group, names in grouped.items() for name in names}
     assert wanted == set(COMMANDS)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,21 +14,30 @@ from naica.app.requests import EvaluateRequest, ImportRequest, TrainRequest
 from naica.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
+    from naica.training import Ensemble
     from naica.training.config import TrainConfig
+
+_MODELS_OWN = ("architecture", "architecture_config", "head", "kind", "members")
 
 
 # --- train -----------------------------------------------------------------------------------------------------------------------
 def train(request: TrainRequest) -> Answer:
-    """Train an ensemble; the model lies in the folder `model` of the run folder."""
-    from naica.training import train as train_ensemble
+    """Train an ensemble, or go on from a given one; the model lies in the folder `model` of the run folder.
 
-    config = train_config(request.config, {**request.settings, "seed": request.seed})
+    Raises
+    ------
+    InputError
+        If the model to start from cannot be trained further, or if settings are given that it brings itself.
+    """
+    sources.check_element(request.split, request.element)
+    fit = _from_scratch(request) if request.start is None else _going_on(request, request.start)
     source = sources.labelled(request.source)
-    parts = sources.parted(source.table, request.split, request.seed)
-    ensemble = train_ensemble(source.table, source.column, config, parts, request.out, request.resume)
+    parts = sources.parted(source.table, request.split, request.seed, request.element)
+    ensemble = fit(source.table, source.column, split=parts, out=request.out, resume=request.resume)
     card = ensemble.card
     data = {
         "model": str(request.out / "model"),
+        "from": request.start,
         "quantity": card.quantity,
         "level": str(card.level) if card.level else None,
         "rows": {"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)},
@@ -36,6 +46,30 @@ def train(request: TrainRequest) -> Answer:
     }
     notes = (*source.notes, f"model: {request.out / 'model'}; use it with naica predict FILES --model {request.out}")
     return Answer(data, (_metrics_table(card.metrics, ensemble.target.unit),), notes)
+
+
+def _from_scratch(request: TrainRequest) -> Callable[..., Ensemble]:
+    from naica.training import train as train_ensemble
+
+    return partial(train_ensemble, config=train_config(request.config, {**request.settings, "seed": request.seed}))
+
+
+def _going_on(request: TrainRequest, start: str) -> Callable[..., Ensemble]:
+    """`fine_tune` with the model and those settings that were given: it has other defaults than a training from scratch."""
+    from naica.app.actions_model import load_model
+    from naica.training import Ensemble
+    from naica.training.run import fine_tune
+
+    given = {**_read_settings(request.config), **request.settings, "seed": request.seed}
+    if own := [key for key in _MODELS_OWN if key in given]:
+        raise InputError(f"{', '.join(own)} cannot be set together with --from: the model {start} brings its own. Leave them out")
+    config = train_config(request.config, {**request.settings, "seed": request.seed})
+    if request.out.resolve() in (Path(start).resolve(), Path(start).resolve().parent):
+        raise InputError(f"--out {request.out} is the folder of the model to start from; name another folder, so that both are kept")
+    ensemble = load_model(start)
+    if not isinstance(ensemble, Ensemble):
+        raise InputError(f"{start} is a corrected model, whose networks are frozen; go on from the model it corrects")
+    return partial(fine_tune, ensemble, **{key: getattr(config, key) for key in given})
 
 
 def train_config(path: Path | None, settings: Mapping[str, Any]) -> TrainConfig:
@@ -48,18 +82,21 @@ def train_config(path: Path | None, settings: Mapping[str, Any]) -> TrainConfig:
     """
     from naica.training.config import TrainConfig
 
-    if path is None:
-        return TrainConfig.from_dict(dict(settings))
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        return TrainConfig.from_dict({**_read_settings(path), **settings})
+    except ConfigError as error:
+        raise error if path is None else ConfigError(f"{path}: {error}") from error
+
+
+def _read_settings(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no training settings {path}; expected a TOML file with keys such as epochs = 100") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    try:
-        return TrainConfig.from_dict({**raw, **settings})
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
 
 
 def _metrics_table(metrics: Mapping[str, Any], unit: str) -> Table:
@@ -87,8 +124,9 @@ def evaluate(request: EvaluateRequest) -> Answer:
     from naica.app.actions_model import load_model
     from naica.training.evaluation import evaluate as measure
 
+    sources.check_element(request.split, request.element)
     source = sources.labelled(request.source)
-    rows = sources.rows_of(source.table, request.part, request.split, request.seed)
+    rows = sources.rows_of(source.table, request.part, request.split, request.seed, request.element)
     if not len(rows):
         raise InputError(f"part {request.part!r} of {request.source.source} holds no row; choose another --part or --split")
     ensemble = load_model(request.model)

@@ -1,4 +1,4 @@
-"""Commands about data: data list | show | pull, graph."""
+"""Commands about data: data list | show | pull, graph, convert."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from naica.app import requests
-from naica.app.cli_options import Json, answer, complete_set, examples
+from naica.app.cli_options import Files, Json, answer, complete_set, examples
 
 _PANEL = "Look at data"
 SetName = Annotated[str, typer.Argument(help="The set's name; see naica data list.", autocompletion=complete_set)]
@@ -20,6 +20,15 @@ class Kind(StrEnum):
 
     nearest = "nearest"
     radius = "radius"
+
+
+class Format(StrEnum):
+    """What the files in a folder are written as."""
+
+    cif = "cif"
+    poscar = "poscar"
+    extxyz = "extxyz"
+    json = "json"
 
 
 data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Public data sets: list, show, pull.")
@@ -66,9 +75,29 @@ def graph(
     answer(action, requests.GraphRequest(file, kind.value, cutoff, neighbours), json)
 
 
+def convert(
+    files: Files,
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="A file (format by name: .cif, POSCAR, .extxyz, …), or a folder/ for one file per input.")
+    ],
+    format: Annotated[Format | None, typer.Option(help="Format of the files in a folder; default: cif.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if any file cannot be used (default: only if none can).")] = False,
+    json: Json = False,
+) -> None:
+    """Read structure files and write them in another format."""
+    from naica.app.actions_convert import convert as action
+
+    answer(action, requests.ConvertRequest(tuple(files), out, format.value if format else None, strict), json, bar="Converting")
+
+
 def add_to(app: typer.Typer) -> None:
     """Register this file's commands."""
     app.add_typer(data, name="data", rich_help_panel=_PANEL)
     app.command(
         "graph", rich_help_panel=_PANEL, epilog=examples("naica graph my.cif", "naica graph my.cif --kind radius --cutoff 5 --json")
     )(graph)
+    app.command(
+        "convert",
+        rich_help_panel=_PANEL,
+        epilog=examples("naica convert a.cif b.vasp --out all.extxyz", "naica convert structures/ --out cifs/ --format cif --json"),
+    )(convert)

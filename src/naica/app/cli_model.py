@@ -23,6 +23,7 @@ Column = Annotated[str | None, typer.Option(help="The column to learn or compare
 Quantity = Annotated[str | None, typer.Option(help="What the column holds, for example band_gap; default: the column's name.")]
 Unit = Annotated[str | None, typer.Option(help="The column's unit, for sources that do not say.")]
 Level = Annotated[str | None, typer.Option(help='The column\'s level of theory, for example "PBE+U" or "functional=PBE,code=VASP".')]
+HeldOut = Annotated[str | None, typer.Option("--element", help="With --split element: the element to hold out and test on.")]
 Csv = Annotated[Path | None, typer.Option(help="For a folder of CIFs: the CSV of id and value.")]
 
 
@@ -104,9 +105,14 @@ def train(
     csv: Csv = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML file with any of the training settings.")] = None,
     architecture: Annotated[str | None, typer.Option(help="The network; see naica models.")] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="Go on from this model: fine-tuning. It brings its own network.", autocompletion=complete_model),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training part.")] = None,
     members: Annotated[int | None, typer.Option(min=1, help="Networks in the ensemble.")] = None,
     split: Annotated[SplitBy, typer.Option(help="How to cut training, validation and test parts.")] = SplitBy.random,
+    element: HeldOut = None,
     seed: Annotated[int, typer.Option(help="Seed of the split and of the weights.")] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew even if the folder holds a started training.")] = False,
     json: Json = False,
@@ -116,7 +122,7 @@ def train(
 
     settings = {k: v for k, v in (("architecture", architecture), ("epochs", epochs), ("members", members)) if v is not None}
     where = requests.SourceRequest(source, column, quantity, unit, level, csv)
-    answer(action, requests.TrainRequest(where, out, config, settings, split.value, seed, not fresh), json)
+    answer(action, requests.TrainRequest(where, out, config, settings, split.value, seed, not fresh, start, element), json)
 
 
 def evaluate(
@@ -129,6 +135,7 @@ def evaluate(
     csv: Csv = None,
     part: Annotated[Part, typer.Option("--part", help="Which part of the split to judge on.")] = Part.test,
     split: Annotated[SplitBy, typer.Option(help="The split the part belongs to.")] = SplitBy.published,
+    element: HeldOut = None,
     seed: Annotated[int, typer.Option(help="Seed of that split.")] = 0,
     plot: Annotated[Path | None, typer.Option(help="Write the parity plot here (.png, .svg or .pdf).")] = None,
     fidelity: Annotated[bool, typer.Option("--fidelity", help="Compare with labels of another level of theory all the same.")] = False,
@@ -138,7 +145,7 @@ def evaluate(
     from naica.app.actions_train import evaluate as action
 
     where = requests.SourceRequest(source, column, quantity, unit, level, csv)
-    answer(action, requests.EvaluateRequest(model, where, part.value, split.value, seed, plot, fidelity), json)
+    answer(action, requests.EvaluateRequest(model, where, part.value, split.value, seed, plot, fidelity, element), json)
 
 
 def check(
@@ -189,6 +196,8 @@ _COMMANDS = (
         examples(
             "naica train perovskites --column formation_energy_per_atom --split composition --out runs/perovskites",
             "naica train cifs/ --csv id_prop.csv --column band_gap --unit eV --level PBE --config gap.toml --out runs/gap",
+            "naica train mine.parquet --from formation-energy --epochs 20 --out runs/tuned",
+            "naica train perovskites --column formation_energy_per_atom --split element --element Li --out runs/no-li",
         ),
     ),
     (evaluate, "evaluate", _MAKE, examples("naica evaluate formation-energy mp_formation --plot parity.png")),

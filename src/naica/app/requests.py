@@ -42,7 +42,11 @@ class SourceRequest:
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """Train an ensemble on one column. `settings` override the keys of the config file."""
+    """Train an ensemble on one column. `settings` override the keys of the config file.
+
+    `start`: go on from this model (a shipped one's name or a model folder) instead of from random weights.
+    `element`: the symbol that ``split="element"`` holds out.
+    """
 
     source: SourceRequest
     out: Path
@@ -51,13 +55,15 @@ class TrainRequest:
     split: Literal["published", "random", "composition", "prototype", "element"] = "random"
     seed: int = 0
     resume: bool = True
+    start: str | None = None
+    element: str | None = None
 
 
 @dataclass(frozen=True)
 class EvaluateRequest:
     """Measure a model on labelled crystals; `part` picks a part of the set's published split (or of an own one).
 
-    `fidelity` declares that labels of another level of theory are meant to be compared.
+    `fidelity` declares that labels of another level of theory are meant to be compared; `element` is what ``split="element"`` holds out.
     """
 
     model: str
@@ -67,6 +73,7 @@ class EvaluateRequest:
     seed: int = 0
     plot: Path | None = None
     fidelity: bool = False
+    element: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,19 @@ class RelaxRequest:
     fmax: float = 0.05
     steps: int = 300
     cell: bool = True
+
+
+@dataclass(frozen=True)
+class ConvertRequest:
+    """Write the structures of `files` into one file, or one file for each into the folder `out` (one that exists, or a name ending in /).
+
+    `format` is that of the files in a folder; a single file's format follows from its name. `strict`: any bad file makes the command fail.
+    """
+
+    files: tuple[Path, ...]
+    out: str
+    format: Literal["cif", "poscar", "extxyz", "json"] | None = None
+    strict: bool = False
 
 
 @dataclass(frozen=True)

@@ -102,21 +102,28 @@ def _labelled_as(table: CrystalTable, request: SourceRequest) -> CrystalTable:
     return table.with_column(column, table.arrow[column], Label(quantity, unit, level))
 
 
-def parted(table: CrystalTable, by: str, seed: int) -> Split:
-    """A split of the table; the element to hold out of `by` "element:Li" stands behind the colon."""
+def check_element(by: str, element: str | None) -> None:
+    """Refuse a split by element without one, and an element for any other split (InputError); asked before any data is read."""
+    if by == "element" and element is None:
+        raise InputError("--split element needs the element to hold out: add --element SYMBOL, for example --element Li")
+    if by != "element" and element is not None:
+        raise InputError(f"--element {element} is for --split element only; this split is {by!r}. Drop it, or add --split element")
+
+
+def parted(table: CrystalTable, by: str, seed: int, element: str | None = None) -> Split:
+    """A split of the table; `element` is the one that a split by element holds out."""
     from naica.data.splits import split
 
-    way, _, element = by.partition(":")
-    return split(table, way, seed=seed, element=element or None)  # type: ignore[arg-type]
+    return split(table, by, seed=seed, element=element)  # type: ignore[arg-type]
 
 
-def rows_of(table: CrystalTable, part: str, by: str, seed: int) -> NDArray[np.int64]:
+def rows_of(table: CrystalTable, part: str, by: str, seed: int, element: str | None = None) -> NDArray[np.int64]:
     """Rows of one part of a split ("all": every row)."""
     import numpy as np
 
     if part == "all":
         return np.arange(len(table))
-    rows: NDArray[np.int64] = getattr(parted(table, by, seed), part)
+    rows: NDArray[np.int64] = getattr(parted(table, by, seed, element), part)
     return rows
 
 

@@ -15,10 +15,11 @@ _BARE_NAMES = ("poscar", "contcar")
 
 @dataclass(frozen=True)
 class Named:
-    """A structure and where it came from: its file, with `#n` behind it where the file holds several."""
+    """A structure and where it came from: its file, and a name with `#n` behind the file's where that holds several."""
 
     name: str
     crystal: Crystal
+    file: Path
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def read_structures(paths: Iterable[Path]) -> tuple[list[Named], list[Unreadable
             continue
         crystals = found if isinstance(found, list) else [found]
         several = len(crystals) > 1
-        good += [Named(f"{file}#{k}" if several else str(file), crystal) for k, crystal in enumerate(crystals)]
+        good += [Named(f"{file}#{k}" if several else str(file), crystal, file) for k, crystal in enumerate(crystals)]
     return good, bad
 
 
