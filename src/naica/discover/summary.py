@@ -71,6 +71,35 @@ class _Story:
         self.picked = self._candidates()
         self.formulas = {e.key: e.crystal.formula for e in self.entries}
         self._judges: dict[int, HullJudge | LabelJudge] = {}
+        self.ready = bool(self.entries) and ledger.stage(0, "compute") is not None and not self._missing_references()
+        self.repeats = self._repetitions() if self.config.stable.by == "hull" and self.ready else {}
+
+    def _missing_references(self) -> list[str]:
+        """Elements without a computed reference: nothing can be judged yet."""
+        if self.config.stable.by == "label":
+            return []
+        known = {next(iter(e.crystal.composition)) for e in self.entries if len(e.crystal.composition) == 1}
+        return [s for s in self.config.elements if s not in known]
+
+    def _repetitions(self) -> dict[str, str]:
+        """Entries on the hull that relaxed into a structure already there → the entry they repeat. They are neither hits nor finds.
+
+        Only entries on the hull at the end of their round are compared; the matcher forgives the small differences of two relaxations.
+        """
+        from naica.structure.match import same_structure
+
+        first: dict[str, list[Entry]] = {}
+        found = {}
+        for entry in sorted(self.entries, key=lambda e: (e.round, e.key)):
+            if self.distances([entry], entry.round)[0] > self.config.stable.threshold:
+                continue
+            alike = first.setdefault(self.formulas[entry.key], [])
+            same = next((o.key for o in alike if same_structure(entry.crystal, o.crystal) is not None), None)
+            if same is None:
+                alike.append(entry)
+            else:
+                found[entry.key] = same
+        return found
 
     def _candidates(self) -> dict[str, _Candidate]:
         query = (
@@ -96,7 +125,7 @@ class _Story:
 
     def tell(self, structures: bool) -> dict[str, Any]:
         """The whole dictionary."""
-        if not self.entries or self.ledger.stage(0, "compute") is None:
+        if not self.ready:
             return {**self._head(), "rounds": [], "hull": None, "calibration": [], "learning": [], "finds": [], "recall": None,
                     "rejections": self._rejections(), "failures": self._failures(), "cost": self._cost()}  # fmt: skip
         rounds = [self._round(r) for r in range(1, self.n_rounds + 1)]
@@ -140,7 +169,8 @@ class _Story:
     def _round(self, number: int) -> dict[str, Any]:
         stages = {s: self.ledger.stage(number, s) or {} for s in ("learn", "propose", "judge", "pick", "compute")}
         entries = [e for e in self.entries if e.round == number]
-        hit = dict(zip((e.key for e in entries), self.distances(entries, number) <= self.config.stable.threshold, strict=True))
+        near = self.distances(entries, number) <= self.config.stable.threshold
+        hit = {e.key: bool(yes) and e.key not in self.repeats for e, yes in zip(entries, near, strict=True)}
         picks = [c for c in self.picked.values() if c.picked == number]
         arms = {arm: _rate([hit.get(c.key, False) for c in picks if c.arm == arm]) for arm in ARMS}
         total = _rate([hit.get(c.key, False) for c in picks])
@@ -220,7 +250,7 @@ class _Story:
         found = [
             self._find(entry, float(label), float(distance), structures)
             for entry, label, distance in zip(self.entries, labels, above, strict=True)
-            if entry.round > 0 and distance <= self.config.stable.threshold
+            if entry.round > 0 and distance <= self.config.stable.threshold and entry.key not in self.repeats
         ]
         return sorted(found, key=lambda f: (f["separation_energy"] if f["separation_energy"] is not None else f["above_hull"], f["id"]))
 
@@ -236,7 +266,8 @@ class _Story:
             "energy": entry.energy / len(entry.crystal),
             "formation_energy": label, "above_hull": distance, "separation_energy": separation, "predicted": candidate.value,
             "sigma": self._oracle_sigma(), "model_sigma": candidate.sigma, "competing": competing, "lineage": self._lineage(candidate),
-            "level": self._head()["level"], "n_atoms": len(entry.crystal), "seconds": entry.seconds,
+            "level": self._head()["level"], "repeats": [k for k, same in self.repeats.items() if same == entry.key],
+            "n_atoms": len(entry.crystal), "seconds": entry.seconds,
         }  # fmt: skip
         return {**facts, **_structure(entry, structures)}
 

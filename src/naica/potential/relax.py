@@ -7,6 +7,7 @@ structures and two thirds on far ones; where it goes astray, the crystal starts 
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -171,8 +172,10 @@ class _Run:
         target: Any = FrechetCellFilter(self.atoms) if self.cell else self.atoms
         optimiser = getattr(optimize, method)(target, logfile=None)
         optimiser.attach(lambda: self.watch(optimiser.nsteps))
-        # BFGS divides by the curvature along its step; where that is 0, `watch` sees what comes of it
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        # BFGS divides by the curvature along its step; where that is 0, `watch` sees what comes of it. The cell filter takes matrix
+        # logarithms of deformations near one, and SciPy warns of errors of 1e-13 in them
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="logm result may be inaccurate", category=RuntimeWarning)
             return bool(optimiser.run(fmax=self.task.fmax, steps=self.task.steps))
 
     def watch(self, step: int = 0) -> None:
