@@ -197,7 +197,7 @@ def train(
     folder = Path(out) if out is not None else None
     material = prepare(table, column, config, split, cache)
     if folder is not None:
-        _claim(folder, material, config, resume)
+        _claim(folder, material, config, resume, start)
     members, records = fit_members(material, config, folder, resume, progress, list(start.members) if start else None)
     ensemble = assemble(members, records, material, config, name or f"{config.architecture} {material.target.quantity}")
     if folder is not None:
@@ -253,7 +253,7 @@ def fine_tune(
         material = replace(material, target=old)
     folder = Path(out) if out is not None else None
     if folder is not None:
-        _claim(folder, material, config, resume)
+        _claim(folder, material, config, resume, ensemble)
     members, records = fit_members(material, config, folder, resume, progress, start=list(ensemble.members))
     tuned = assemble(members, records, material, config, f"{ensemble.card.name}, fine-tuned", parent=ensemble.card)
     if folder is not None:
@@ -261,19 +261,21 @@ def fine_tune(
     return tuned
 
 
-def _claim(folder: Path, material: Material, config: TrainConfig, resume: bool) -> None:
+def _claim(folder: Path, material: Material, config: TrainConfig, resume: bool, start: Ensemble | None = None) -> None:
     """Write down what this folder is for, or refuse if it is for something else."""
     settings = config.to_dict()
     for free in ("members", "device", "tensorboard", "max_seconds", "compile"):
         settings.pop(free)
-    mine = {"data": material.fingerprint, "column": material.column, "settings": settings}
+    mine: dict[str, Any] = {"data": material.fingerprint, "column": material.column, "settings": settings}
+    if start is not None:
+        mine["starting weights"] = _weights_digest(start)
     path = folder / "run.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if resume and path.exists():
             theirs = json.loads(path.read_text())
             if theirs != json.loads(json.dumps(mine)):
-                different = [key for key in mine if theirs.get(key) != json.loads(json.dumps(mine[key]))]
+                different = [key for key in {**theirs, **mine} if key not in mine or theirs.get(key) != json.loads(json.dumps(mine[key]))]
                 raise RunError(
                     f"{folder} holds another training run (different {', '.join(different)}); choose another folder or pass resume=False"
                 )
@@ -283,3 +285,11 @@ def _claim(folder: Path, material: Material, config: TrainConfig, resume: bool) 
         path.write_text(json.dumps(mine, indent=1))
     except OSError as error:
         raise RunError(f"cannot write the run folder {folder}: {error}") from error
+
+
+def _weights_digest(ensemble: Ensemble) -> str:
+    digest = hashlib.sha256()
+    for member in ensemble.members:
+        for name, tensor in sorted(member.state_dict().items()):
+            digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()[:32]
