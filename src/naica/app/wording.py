@@ -31,8 +31,12 @@ def count(value: Any) -> str:
 
 
 def percent(value: Any) -> str:
-    """A share as per cent."""
-    return NONE if value is None else f"{100 * float(value):.0f} %"
+    """A share as per cent; "100 %" and "0 %" only for all and nothing."""
+    if value is None:
+        return NONE
+    text = f"{100 * float(value):.0f} %"
+    rounded_away = (text == "100 %" and value < 1) or (text == "0 %" and value > 0)
+    return f"{100 * float(value):.1f} %" if rounded_away else text
 
 
 def duration(seconds: Any) -> str:
