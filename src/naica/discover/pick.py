@@ -20,7 +20,7 @@ class Option:
     """A candidate that could be computed. `probability` and `sigma` are NaN if it did not pass the filter.
 
     `balanced` says whether its charges can add up to zero. Networks trained on known compounds have seen few that cannot, and are too
-    hopeful about them (in Mg-Al-O by 0.2 eV/atom); `Pick.unbalanced` is the price.
+    hopeful about them (docs/results.md, the model inside the package); `Pick.unbalanced` is the price.
     """
 
     key: str
