@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from naica.discover.hull import Hull
 from naica.discover.ledger import Entry
 from naica.errors import RunError
-from naica.structure.composition import reduced_formula
 
 Floats = NDArray[np.float64]
 
@@ -66,8 +65,3 @@ class HullJudge:
     def distance(self, formulas: Sequence[str], labels: Floats) -> Floats:
         """Label minus hull energy in eV/atom."""
         return np.asarray(labels, dtype=np.float64) - self.hull.energy(list(formulas))
-
-    def competing(self, formula: str, without: bool = False) -> list[tuple[str, float]]:
-        """The phases a formula decomposes into, as (entry key, atomic fraction), largest first."""
-        found = self.hull.decomposition(reduced_formula(formula))
-        return sorted(found.items(), key=lambda item: -item[1])
