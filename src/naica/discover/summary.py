@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,16 @@ class _Story:
         self._judges: dict[int, HullJudge | LabelJudge] = {}
         self.ready = bool(self.entries) and ledger.stage(0, "compute") is not None and not self._missing_references()
         self.repeats = self._repetitions() if self.config.stable.by == "hull" and self.ready else {}
+
+    @cached_property
+    def level(self) -> str:
+        """Level of theory of all oracle calls."""
+        return " | ".join(text for (text,) in self.ledger.rows("select distinct level from calls order by level"))
+
+    @cached_property
+    def by_structure(self) -> dict[str, Entry]:
+        """Entries by the hash of their relaxed structure: what recipes name as parents."""
+        return {e.crystal.hash: e for e in self.entries}
 
     def _missing_references(self) -> list[str]:
         """Elements without a computed reference: nothing can be judged yet."""
@@ -148,12 +159,11 @@ class _Story:
         }
 
     def _head(self) -> dict[str, Any]:
-        levels = [text for (text,) in self.ledger.rows("select distinct level from calls order by level")]
         return {
             "name": self.ledger.meta("name"),
             "title": self.config.title or self.ledger.meta("name"),
             "elements": list(self.config.elements),
-            "level": " | ".join(levels),
+            "level": self.level,
             "oracle": self.config.oracle.name,
             "criterion": {"by": self.config.stable.by, "threshold": self.config.stable.threshold, "unit": "eV/atom"},
             "started": float(self.ledger.meta("started") or 0),
@@ -266,7 +276,7 @@ class _Story:
             "energy": entry.energy / len(entry.crystal),
             "formation_energy": label, "above_hull": distance, "separation_energy": separation, "predicted": candidate.value,
             "sigma": self._oracle_sigma(), "model_sigma": candidate.sigma, "competing": competing, "lineage": self._lineage(candidate),
-            "level": self._head()["level"], "repeats": [k for k, same in self.repeats.items() if same == entry.key],
+            "level": self.level, "repeats": [k for k, same in self.repeats.items() if same == entry.key],
             "n_atoms": len(entry.crystal), "seconds": entry.seconds,
         }  # fmt: skip
         return {**facts, **_structure(entry, structures)}
@@ -280,13 +290,12 @@ class _Story:
     def _lineage(self, candidate: _Candidate) -> list[dict[str, str]]:
         """From the candidate back to a prototype or to a structure known at the start."""
         steps = [{"id": candidate.key, "formula": candidate.formula, "origin": candidate.origin}]
-        by_structure = {e.crystal.hash: e for e in self.entries}
         while candidate.recipe:
             parent = Recipe.unpack(candidate.recipe).parent
             if parent.startswith("prototype:"):
                 steps.append({"id": parent, "formula": parent.removeprefix("prototype:"), "origin": "prototype"})
                 break
-            entry = by_structure.get(parent)
+            entry = self.by_structure.get(parent)
             if entry is None or entry.key not in self.picked:
                 steps.append({"id": entry.key if entry else parent, "formula": entry.crystal.formula if entry else "?", "origin": "start"})
                 break
