@@ -11,12 +11,17 @@ from typing import Literal
 
 from naica.errors import InputError
 
-Level = Literal["system", "atom", "edge"]
+Level = Literal["system", "atom", "edge", "triplet", "motif", "motif_edge", "orbital", "orbital_edge"]
+
+_LENGTH_POWERS = {"Å": 1, "Å²": 2, "Å³": 3, "": 0, "1": 0, "rad": 0}
 
 
 @dataclass(frozen=True)
 class Field:
-    """One quantity: its level of matter, unit, symbol, plot label, shape per item and whether it grows with the system."""
+    """One quantity: its level of matter, unit, symbol, plot label, shape per item and whether it grows with the system.
+
+    `of` is for indices: the level whose items they count.
+    """
 
     name: str
     level: Level
@@ -26,6 +31,12 @@ class Field:
     shape: tuple[int, ...] = ()
     extensive: bool = False
     kind: Literal["real", "class", "index"] = "real"
+    of: Level | None = None
+
+    @property
+    def length_power(self) -> int | None:
+        """How it grows when all lengths grow: as length to this power; None where that takes more than a power (an energy, say)."""
+        return 0 if self.kind != "real" else _LENGTH_POWERS.get(self.unit)
 
     @property
     def axis(self) -> str:
@@ -37,12 +48,18 @@ _TABLE = (
     # what a batch is made of
     Field("number", "atom", "", "Z", "atomic number", kind="index"),
     Field("fraction", "atom", "1", "x", "atomic fraction"),
-    Field("system", "atom", "", "b", "index of the system an atom belongs to", kind="index"),
+    Field("system", "atom", "", "b", "index of the system an atom belongs to", kind="index", of="system"),
     Field("n_atoms", "system", "1", "N", "number of atoms", extensive=True, kind="index"),
-    Field("edge_receiver", "edge", "", "i", "atom that receives the message", kind="index"),
-    Field("edge_sender", "edge", "", "j", "atom that sends the message", kind="index"),
+    Field("edge_receiver", "edge", "", "i", "atom that receives the message", kind="index", of="atom"),
+    Field("edge_sender", "edge", "", "j", "atom that sends the message", kind="index", of="atom"),
     Field("edge_vector", "edge", "Å", "r_ij", "vector from receiver to sender", (3,)),
     Field("edge_length", "edge", "Å", "d_ij", "bond length"),
+    Field("state", "system", "1", "u", "state variables (temperature, pressure, fidelity …)"),
+    # the system of every item of the further levels
+    Field("motif_system", "motif", "", "b", "index of the system a motif belongs to", kind="index", of="system"),
+    Field("motif_edge_system", "motif_edge", "", "b", "index of the system a pair of motifs belongs to", kind="index", of="system"),
+    Field("orbital_system", "orbital", "", "b", "index of the system an orbital belongs to", kind="index", of="system"),
+    Field("orbital_edge_system", "orbital_edge", "", "b", "index of the system a pair of orbitals belongs to", kind="index", of="system"),
     # geometry
     Field("positions", "atom", "Å", "r", "position", (3,)),
     Field("cell", "system", "Å", "L", "lattice vectors as rows", (3, 3)),

@@ -145,7 +145,7 @@ def test_progress_ends_at_all():
     assert len(seen) > 1
 
 
-@pytest.mark.parametrize("bad", [{"kind": "voronoi"}, {"cutoff": 0}, {"cutoff": 50}, {"neighbours": 0}])
+@pytest.mark.parametrize("bad", [{"kind": "delaunay"}, {"cutoff": 0}, {"cutoff": 50}, {"neighbours": 0}])
 def test_spec_refuses_nonsense(bad):
     with pytest.raises(ConfigError):
         GraphSpec(**bad)

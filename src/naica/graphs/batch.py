@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from naica.errors import InputError
+from naica.fields import FIELDS, Level
 
-_OFFSET_BY_ATOMS = ("edge_receiver", "edge_sender")
 _UNKNOWN = -1
 
 
@@ -19,6 +20,8 @@ class Batch(dict[str, Tensor]):
     Keys (B systems, N atoms, E edges): ``number`` (N), ``system`` (N), ``fraction`` (N; share of the system each node stands for),
     ``n_atoms`` (B), ``edge_receiver`` and ``edge_sender`` (E), ``edge_vector`` (E, 3) and ``edge_length`` (E) in Å.
     Edge e carries a message from sender to receiver; ``edge_vector`` points from receiver to sender; receivers never decrease.
+    Further levels stack in it as their fields, all named in ``fields.py``: ``state`` (B, S) on top, ``motif_…`` above the atoms,
+    ``orbital_…`` below them; each of these levels has an index ``motif_system``, ``orbital_system`` … of the system of its items.
 
     Parameters
     ----------
@@ -42,6 +45,22 @@ class Batch(dict[str, Tensor]):
     def n_edges(self) -> int:
         """How many directed edges."""
         return len(self["edge_receiver"])
+
+    def count(self, level: Level) -> int:
+        """How many items of a level there are; 0 if it is not here."""
+        if level == "system":
+            return self.n_systems
+        own = {"atom": "number", "edge": "edge_receiver"}.get(level)
+        name = own or next((key for key in self if key in FIELDS and FIELDS[key].level == level), "")
+        return len(self[name]) if name else 0
+
+    def system_of(self, level: Level) -> Tensor:
+        """The system of every item of a level."""
+        if level == "system":
+            return torch.arange(self.n_systems, device=self["n_atoms"].device)
+        if level == "edge":
+            return self["system"][self["edge_receiver"]]
+        return self["system" if level == "atom" else f"{level}_system"]
 
     @property
     def degree(self) -> int | None:
@@ -69,21 +88,44 @@ class Batch(dict[str, Tensor]):
                 raise InputError(f"{tuple(stretch.shape)} volume factors for {self.n_systems} systems; expected one, or one per system")
             stretch = stretch[self["system"][self["edge_receiver"]]]
         length = self["edge_length"] * stretch
-        return Batch({**self, "edge_vector": vector * (stretch[:, None] if stretch.ndim else stretch), "edge_length": length}, self._degree)
+        changed = {"edge_vector": vector * (stretch[:, None] if stretch.ndim else stretch), "edge_length": length}
+        for key in self.keys() - changed.keys():
+            if (power := length_power(key)) != 0:
+                factor = torch.as_tensor(volume_factor, dtype=vector.dtype, device=vector.device) ** (power / 3)
+                per_item = factor[self.system_of(FIELDS[key].level)] if factor.ndim else factor
+                changed[key] = self[key] * per_item.reshape(per_item.shape + (1,) * (self[key].ndim - 1) if factor.ndim else ())
+        return Batch({**self, **changed}, self._degree)
 
     @staticmethod
     def collate(batches: Sequence[Batch]) -> Batch:
         """One batch of many, in their order."""
         if not batches:
             raise InputError("nothing to collate; expected at least one batch")
-        atoms = torch.tensor([0] + [len(b["number"]) for b in batches]).cumsum(0).tolist()
-        systems = torch.tensor([0] + [b.n_systems for b in batches]).cumsum(0).tolist()
-        joined = {}
+        joined, before = {}, {}
         for key in batches[0]:
-            offset = atoms if key in _OFFSET_BY_ATOMS else systems if key == "system" else None
-            joined[key] = torch.cat([b[key] + offset[i] if offset else b[key] for i, b in enumerate(batches)])
+            level = FIELDS[key].of if key in FIELDS else None
+            if level is None:
+                joined[key] = torch.cat([b[key] for b in batches])
+                continue
+            if level not in before:
+                before[level] = list(accumulate((b.count(level) for b in batches), initial=0))
+            joined[key] = torch.cat([b[key] + before[level][i] for i, b in enumerate(batches)])
         degrees = {b.degree for b in batches}
         return Batch(joined, degrees.pop() if len(degrees) == 1 else None)
+
+
+def length_power(key: str) -> int:
+    """The power of length a field grows with.
+
+    Raises
+    ------
+    InputError
+        If it is none: the field would have to be made again for the new cell.
+    """
+    power = FIELDS[key].length_power if key in FIELDS else 0
+    if power is None:
+        raise InputError(f"graphs with {FIELDS[key].label} ({key}) cannot be scaled to another volume; build them from the scaled crystals")
+    return power
 
 
 def _common_degree(receiver: Tensor, n_atoms: int) -> int | None:

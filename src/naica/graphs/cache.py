@@ -1,7 +1,8 @@
 """One file per graph set: a JSON header, then the arrays, memory-mapped when read.
 
 Layout: 8 bytes magic, 8 bytes header length (little-endian), header, padding to 64 bytes, arrays one after the other, each aligned to
-64 bytes. The header holds spec, content hash of the crystals, and a checksum of the arrays.
+64 bytes. The header holds spec, content hash of the crystals, versions of the makers of further levels, and a checksum of
+the arrays. Fields of further levels are called ``extra.NAME``, the items of each level per crystal ``count.LEVEL``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from naica.errors import RunError
+from naica.graphs.levels import versions
 from naica.graphs.spec import GraphSpec
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 _MAGIC = b"NAICAgr1"
 _ALIGN = 64
 # raise when the neighbour search changes what it returns: older files are then stale
-_VERSION = 1
+_VERSION = 2
 _ARRAYS = ("counts", "numbers", "degrees", "senders", "vectors")
 
 
@@ -41,11 +43,15 @@ def read(path: Path, spec: GraphSpec, digest: str) -> GraphSet | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         warnings.warn(f"graph cache {path} is damaged ({error}); building it again", UserWarning, stacklevel=3)
         return None
-    if (header["version"], header["spec"], header["digest"]) != (_VERSION, spec.to_dict(), digest):
+    mine = (_VERSION, spec.to_dict(), digest, versions(spec))
+    if (header["version"], header["spec"], header["digest"], header.get("makers")) != mine:
         warnings.warn(f"graph cache {path} belongs to other crystals or another graph; building it again", UserWarning, stacklevel=3)
         return None
     rejected = {int(row): reason for row, reason in header["rejected"].items()}
-    return GraphSet(spec, header["ids"], rejected=rejected, **arrays)
+    extras = {name.removeprefix("extra."): array for name, array in arrays.items() if name.startswith("extra.")}
+    counts = {name.removeprefix("count."): array for name, array in arrays.items() if name.startswith("count.")}
+    base = {name: arrays[name] for name in _ARRAYS}
+    return GraphSet(spec, header["ids"], rejected=rejected, extras=extras, level_counts=counts, **base)
 
 
 def _open(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -63,8 +69,7 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     if zlib.crc32(_bytes(whole)) != header["crc32"]:
         raise ValueError("its checksum does not fit")
     arrays = {}
-    for name in _ARRAYS:
-        part = header["arrays"][name]
+    for name, part in header["arrays"].items():
         size = int(np.prod(part["shape"])) * np.dtype(part["dtype"]).itemsize
         arrays[name] = np.asarray(whole[part["offset"] : part["offset"] + size]).view(part["dtype"]).reshape(part["shape"])
     return header, arrays
@@ -79,6 +84,8 @@ def write(path: Path, graphs: GraphSet, digest: str) -> None:
         If the disk is full or the folder cannot be written.
     """
     arrays = {name: np.ascontiguousarray(getattr(graphs, name)) for name in _ARRAYS}
+    arrays.update({f"extra.{name}": np.ascontiguousarray(values) for name, values in graphs.extras.items()})
+    arrays.update({f"count.{level}": np.ascontiguousarray(counts) for level, counts in graphs.level_counts.items()})
     parts, offset, crc = {}, 0, 0
     for name, array in arrays.items():
         parts[name] = {"dtype": array.dtype.str, "shape": list(array.shape), "offset": offset}
@@ -89,6 +96,7 @@ def write(path: Path, graphs: GraphSet, digest: str) -> None:
         "version": _VERSION,
         "spec": graphs.spec.to_dict(),
         "digest": digest,
+        "makers": versions(graphs.spec),
         "bytes": offset,
         "crc32": crc,
         "arrays": parts,

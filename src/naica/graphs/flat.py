@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,10 @@ from naica.structure import Crystal
 
 @dataclass(frozen=True)
 class Flat:
-    """B crystals with N atoms: ids, atoms per crystal (B), numbers (N), positions (N, 3) Å, cells (B, 3, 3) Å, pbc (B, 3)."""
+    """B crystals with N atoms: ids, atoms per crystal (B), numbers (N), positions (N, 3) Å, cells (B, 3, 3) Å, pbc (B, 3).
+
+    `columns` holds what else was asked for, by name: one value per crystal, None where there is none.
+    """
 
     ids: list[str]
     counts: NDArray[np.int64]
@@ -26,6 +29,7 @@ class Flat:
     positions: NDArray[np.float64]
     cells: NDArray[np.float64]
     pbc: NDArray[np.bool_]
+    columns: Mapping[str, list[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -42,6 +46,8 @@ class Flat:
             sha.update(name.encode() + b"\0")
         for array, kind in ((self.counts, "<i8"), (self.numbers, "<u1"), (self.positions, "<f8"), (self.cells, "<f8"), (self.pbc, "<u1")):
             sha.update(np.ascontiguousarray(array, dtype=kind).tobytes())
+        for name, values in sorted(self.columns.items()):
+            sha.update(repr((name, values)).encode())
         return sha.hexdigest()[:32]
 
     @cached_property
@@ -64,8 +70,8 @@ class Flat:
         return found
 
 
-def flatten(source: Any) -> Flat:
-    """Flat arrays of a table, a crystal, or a sequence of crystals.
+def flatten(source: Any, columns: Sequence[str] = ()) -> Flat:
+    """Flat arrays of a table, a crystal, or a sequence of crystals; `columns` are columns of the table or keys of ``Crystal.info``.
 
     Raises
     ------
@@ -73,13 +79,23 @@ def flatten(source: Any) -> Flat:
         If `source` is none of these.
     """
     if isinstance(source, CrystalTable):
-        return Flat(source.ids, *source.flat())
+        there = set(source.columns)
+        asked = {name: source.arrow[name].to_pylist() if name in there else [None] * len(source) for name in columns}
+        return Flat(source.ids, *source.flat(), asked)
     crystals: Sequence[Crystal] = [source] if isinstance(source, Crystal) else list(source)
     strange = next((c for c in crystals if not isinstance(c, Crystal)), None)
     if strange is not None:
         raise InputError(f"cannot make a graph of {type(strange).__name__}; expected a Crystal, a list of them or a CrystalTable")
     if not crystals:
-        return Flat([], np.zeros(0, np.int64), np.zeros(0, np.uint8), np.zeros((0, 3)), np.zeros((0, 3, 3)), np.zeros((0, 3), bool))
+        return Flat(
+            [],
+            np.zeros(0, np.int64),
+            np.zeros(0, np.uint8),
+            np.zeros((0, 3)),
+            np.zeros((0, 3, 3)),
+            np.zeros((0, 3), bool),
+            {c: [] for c in columns},
+        )
     return Flat(
         [str(c.info.get("id") or c.hash) for c in crystals],
         np.array([len(c) for c in crystals], dtype=np.int64),
@@ -87,4 +103,5 @@ def flatten(source: Any) -> Flat:
         np.concatenate([c.positions for c in crystals]),
         np.array([c.cell for c in crystals]),
         np.array([c.pbc for c in crystals], dtype=bool),
+        {name: [c.info.get(name) for c in crystals] for name in columns},
     )

@@ -39,11 +39,8 @@ class Labelled:
 
 
 def edges_of(graphs: GraphSet, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Edges per row, or atoms per row for graphs without edges: what a step costs."""
-    starts = np.concatenate([[0], np.cumsum(graphs.degrees, dtype=np.int64)])
-    atoms = np.concatenate([[0], np.cumsum(graphs.counts, dtype=np.int64)])
-    edges = starts[atoms[rows + 1]] - starts[atoms[rows]] if len(graphs.degrees) else np.zeros(len(rows), dtype=np.int64)
-    return np.maximum(edges, graphs.counts[rows])
+    """What each row costs a step: the items of its largest level, mostly its edges."""
+    return graphs.cost(rows)
 
 
 def plan(cost: NDArray[np.int64], batch_size: int, max_cost: int) -> list[NDArray[np.int64]]:
