@@ -13,7 +13,7 @@ from naica.errors import InputError
 
 Level = Literal["system", "atom", "edge", "triplet", "motif", "motif_edge", "orbital", "orbital_edge"]
 
-_LENGTH_POWERS = {"Å": 1, "Å²": 2, "Å³": 3, "": 0, "1": 0, "rad": 0}
+_LENGTH_POWERS = {"Å": 1, "Å²": 2, "Å³": 3, "": 0, "1": 0, "rad": 0, "sr": 0, "Å⁻¹": -1, "Å⁻²": -2, "Å⁻⁴": -4}
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,15 @@ _TABLE = (
     Field("motif_edge_system", "motif_edge", "", "b", "index of the system a pair of motifs belongs to", kind="index", of="system"),
     Field("orbital_system", "orbital", "", "b", "index of the system an orbital belongs to", kind="index", of="system"),
     Field("orbital_edge_system", "orbital_edge", "", "b", "index of the system a pair of orbitals belongs to", kind="index", of="system"),
+    # orbitals
+    Field("orbital_atom", "orbital", "", "i", "atom an orbital belongs to", kind="index", of="atom"),
+    Field("orbital_shell", "orbital", "", "nl", "kind of shell", kind="index"),
+    Field("orbital_energy", "orbital", "eV", "ε", "level of an orbital against the mean of its crystal"),
+    Field("orbital_filling", "orbital", "1", "f", "electrons of the free atom over the room in the shell"),
+    Field("orbital_edge_receiver", "orbital_edge", "", "a", "orbital that receives the message", kind="index", of="orbital"),
+    Field("orbital_edge_sender", "orbital_edge", "", "b", "orbital that sends the message", kind="index", of="orbital"),
+    Field("orbital_edge_coupling", "orbital_edge", "eV", "|V|", "size of the coupling: σ, π, δ", (3,)),
+    Field("orbital_edge_gap", "orbital_edge", "eV", "Δε", "difference of two levels"),
     # geometry
     Field("positions", "atom", "Å", "r", "position", (3,)),
     Field("cell", "system", "Å", "L", "lattice vectors as rows", (3, 3)),
@@ -102,6 +111,13 @@ _TABLE = (
     Field("dipole_moment", "system", "D", "μ", "dipole moment"),
     Field("polarizability", "system", "a0³", "α", "polarisability", extensive=True),
     Field("spatial_extent", "system", "a0²", "⟨R²⟩", "electronic spatial extent", extensive=True),
+    # Voronoi faces and the orbitals behind them
+    Field("edge_solid_angle", "edge", "sr", "Ω_ij", "solid angle of the Voronoi face"),
+    Field("edge_face_area", "edge", "Å²", "A_ij", "area of the Voronoi face"),
+    Field("edge_face_volume", "edge", "Å³", "V_ij", "volume of the pyramid under the Voronoi face"),
+    Field("orbital_field", "atom", "Å⁻¹", "X", "orbital field", (32,)),
+    Field("orbital_field_square", "atom", "Å⁻²", "X", "orbital field, weights 1/r²", (32,)),
+    Field("orbital_field_released", "atom", "Å⁻⁴", "X", "orbital field, weights 1/r⁴", (32,)),
     # potentials
     Field("forces", "atom", "eV/Å", "F", "force", (3,)),
     Field("stress", "system", "eV/Å³", "σ", "stress, positive under tension", (3, 3)),

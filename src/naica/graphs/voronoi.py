@@ -28,7 +28,7 @@ _TIE = 1e-6
 # a face below this many steradians is a rounding error of a degenerate vertex
 _NOTHING = 1e-8
 # the first search radius, in cube roots of the volume per atom, and its growth
-_FIRST_RADIUS = 2.3
+_FIRST_RADIUS = 2.0
 _GROWTH = 1.3
 _CORNERS = np.stack(np.meshgrid([-1.0, 1.0], [-1.0, 1.0], [-1.0, 1.0], indexing="ij"), axis=-1).reshape(8, 3)
 
