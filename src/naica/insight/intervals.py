@@ -109,3 +109,31 @@ def enrichment(hits: int, n: int, control_hits: int, control_n: int, confidence:
     value = (hits / n) / (control_hits / control_n) if control_hits else quantile(0.5)
     low = 0.0 if hits == 0 else quantile(tail)
     return Interval(value, min(low, value), max(quantile(1 - tail), value))
+
+
+def nested_enrichment(hits: int, n: int, all_hits: int, all_n: int, confidence: float = 0.95) -> Interval | None:
+    """How many times more often a part hits than the whole it belongs to, with an interval; None if the part is empty.
+
+    The part and the rest are independent, the part and the whole are not. With w the part's share of the whole and r the ratio of the
+    part's to the rest's share of hits, the enrichment is r / (1 − w + w·r), which never falls as r grows: the ends of r's interval
+    (`enrichment`) become those of the enrichment.
+
+    Raises
+    ------
+    InputError
+        For impossible counts, a part that is no part of the whole, or a confidence outside (0, 1).
+    """
+    _check(hits, n, confidence)
+    _check(all_hits, all_n, confidence)
+    if n > all_n or hits > all_hits or n - hits > all_n - all_hits:
+        raise InputError(f"{hits} hits of {n} are no part of {all_hits} hits of {all_n}")
+    if n == 0:
+        return None
+    if n == all_n:
+        return Interval(1.0, 1.0, 1.0)
+    ratio = enrichment(hits, n, all_hits - hits, all_n - n, confidence)
+    assert ratio is not None
+    share = n / all_n
+    low, high = (r / (1 - share + share * r) for r in (ratio.low, ratio.high))
+    value = (hits / n) / (all_hits / all_n) if all_hits else 1.0
+    return Interval(value, min(low, value), max(high, value))
