@@ -29,6 +29,7 @@ CASES = [
     ("gnome", {"width": 16, "aggregation": "mean", "cutoff": 5.0}),
     ("gnome", {"width": 16, "aggregation": "sum", "cutoff": 5.0, "steps": 2}),
     ("gnome-composition", {"width": 16}),
+    ("orbital-graph", {"width": 16, "layers": 2}),
 ]
 
 

@@ -15,6 +15,8 @@ from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from naica.data.labels import Label, Level
 from naica.data.table import CrystalTable
 from naica.errors import InputError, MissingPart
@@ -38,7 +40,8 @@ class DataSet:
     """One public set.
 
     `labels` maps columns to what they mean (naica's units); `factors` are the multipliers applied on loading to get there;
-    `split` is the column of the source that holds its published split; `rows` is None where files are not tables.
+    `split` is the column of the source that holds its published split; `rows` is None where files are not tables; `metal_from` names
+    the column of band gaps that gives a class column ``metal`` (1 where the gap is 0).
     """
 
     name: str
@@ -54,6 +57,7 @@ class DataSet:
     split: str | None = None
     labels: Mapping[str, Label] = field(default_factory=dict)
     factors: Mapping[str, float] = field(default_factory=dict)
+    metal_from: str | None = None
 
     @property
     def loads(self) -> bool:
@@ -133,12 +137,15 @@ def _build(name: str, raw: Mapping[str, Any], levels: Mapping[str, Level]) -> Da
     paths = raw.get("files") or sorted(p for p in facts if p.startswith(raw["folder"] + "/"))
     default = levels[raw["level"]] if "level" in raw else None
     labels = {column: _label(entry, default, levels) for column, entry in raw.get("labels", {}).items()}
+    if "metal_from" in raw:
+        labels["metal"] = (Label.of("is_metal", labels[raw["metal_from"]][0].level), 1.0)
     return DataSet(
         name=name,
         files=tuple(facts[p] for p in paths),
         rows=raw.get("rows"),
         caveats=tuple(raw["caveats"]),
         split=raw.get("split"),
+        metal_from=raw.get("metal_from"),
         labels={c: label for c, (label, _) in labels.items()},
         factors={c: factor for c, (_, factor) in labels.items() if factor != 1.0},
         **{part: raw[part] for part in ("title", "kind", "task", "licence", "citation", "source")},
@@ -189,8 +196,6 @@ def load_set(name: str, ids: Sequence[str] | None = None, part: str | None = Non
     MissingPart
         If its files are not on this machine.
     """
-    from naica.data import extxyz, parquet
-
     found = dataset(name)
     if not found.loads:
         raise InputError(f"set {name!r} is files, not a table of structures; use dataset({name!r}).path(file)")
@@ -198,8 +203,20 @@ def load_set(name: str, ids: Sequence[str] | None = None, part: str | None = Non
     if not chosen:
         raise InputError(f"no file of set {name!r} has {part!r} in its name; files: {', '.join(f.path for f in found.files)}")
     paths = [found.path(f.path) for f in chosen]
-    table = parquet.load(paths[0], found) if paths[0].suffix == ".parquet" else extxyz.load(paths, found)
+    table = _read(paths, found)
+    if found.metal_from is not None:
+        gap = table.column(found.metal_from)
+        metal = np.where(np.isfinite(gap), (gap <= 0).astype(float), np.nan)
+        table = table.with_column("metal", metal, found.labels["metal"])
     return table if ids is None else _select(table, ids, name)
+
+
+def _read(paths: list[Path], found: DataSet) -> CrystalTable:
+    from naica.data import extxyz, heusler, parquet
+
+    if paths[0].suffix == ".parquet":
+        return parquet.load(paths[0], found)
+    return heusler.load(paths[0], found) if ".csv" in paths[0].suffixes else extxyz.load(paths, found)
 
 
 def _select(table: CrystalTable, ids: Sequence[str], name: str) -> CrystalTable:

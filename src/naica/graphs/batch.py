@@ -62,6 +62,27 @@ class Batch(dict[str, Tensor]):
             return self["system"][self["edge_receiver"]]
         return self["system" if level == "atom" else f"{level}_system"]
 
+    def graph_of(self, level: Level) -> Batch:
+        """The graph of a further level (``motif``, ``orbital``) as a batch whose nodes are its items: what networks of atoms work on.
+
+        Nodes have no atomic number (0); edges have no vectors (0) unless the level has ``…_edge_vector``, and lengths 0 likewise.
+        """
+        system = self[f"{level}_system"]
+        n = torch.bincount(system, minlength=self.n_systems)
+        receiver = self[f"{level}_edge_receiver"]
+        zero = self["edge_length"].new_zeros(len(receiver))
+        tensors = {
+            "number": torch.zeros_like(system),
+            "system": system,
+            "fraction": (1.0 / n.clamp(min=1).to(zero.dtype))[system],
+            "n_atoms": n,
+            "edge_receiver": receiver,
+            "edge_sender": self[f"{level}_edge_sender"],
+            "edge_vector": self.get(f"{level}_edge_vector", zero[:, None].expand(-1, 3)),
+            "edge_length": self.get(f"{level}_edge_length", zero),
+        }
+        return Batch(tensors)
+
     @property
     def degree(self) -> int | None:
         """Edges per atom if every atom has exactly that many, else None. Where it is a number, sums over edges are reshapes."""

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 _BUILT_IN = {
     "cgcnn": "naica.models.cgcnn:CGCNN",
+    "icgcnn": "naica.models.icgcnn:ICGCNN",
+    "ogcnn": "naica.models.ogcnn:OGCNN",
     "gnome": "naica.models.gnome:GNoME",
+    "orbital-graph": "naica.models.orbital_graph:OrbitalGraph",
     "gnome-composition": "naica.models.gnome:GNoMEComposition",
 }
 
