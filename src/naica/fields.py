@@ -68,6 +68,8 @@ _TABLE = (
     Field("orbital_edge_receiver", "orbital_edge", "", "a", "orbital that receives the message", kind="index", of="orbital"),
     Field("orbital_edge_sender", "orbital_edge", "", "b", "orbital that sends the message", kind="index", of="orbital"),
     Field("orbital_edge_coupling", "orbital_edge", "eV", "|V|", "size of the coupling: σ, π, δ", (3,)),
+    Field("saao_diagonal", "orbital", "a.u.", "X_uu", "Fock, density and core values of a symmetry-adapted orbital", (3,)),
+    Field("saao_coupling", "orbital_edge", "a.u.", "|X_uv|", "sizes of Fock, density, core and overlap values of two orbitals", (4,)),
     Field("orbital_edge_gap", "orbital_edge", "eV", "Δε", "difference of two levels"),
     # geometry
     Field("positions", "atom", "Å", "r", "position", (3,)),

@@ -80,10 +80,13 @@ def _function(place: str) -> Callable[[System, GraphSpec], Made]:
 LIBRARY_KINDS = ("nearest", "radius", "composition")
 EDGE_MAKERS: dict[str, Maker] = {}
 LEVEL_MAKERS: dict[str, Maker] = {}
+_SAAO = ("orbital_atom", "orbital_shell", "saao_diagonal", "orbital_edge_receiver", "orbital_edge_sender", "saao_coupling")
+LEVEL_MAKERS["saao"] = Maker("naica.graphs.saao:saao", _SAAO)
 _ORBITAL_NODES = ("orbital_atom", "orbital_shell", "orbital_energy", "orbital_filling")
 _ORBITAL_EDGES = ("orbital_edge_receiver", "orbital_edge_sender", "orbital_edge_coupling", "orbital_edge_gap")
 LEVEL_MAKERS["orbitals"] = Maker("naica.graphs.orbitals:orbitals", _ORBITAL_NODES + _ORBITAL_EDGES)
 EDGE_MAKERS["voronoi"] = Maker("naica.graphs.voronoi:faces", ("edge_solid_angle", "edge_face_area", "edge_face_volume"))
+LEVEL_MAKERS["connected"] = Maker("naica.graphs.connected:connected")
 LEVEL_MAKERS["orbital_field"] = Maker("naica.graphs.orbital_field:orbital_field", ("orbital_field",))
 LEVEL_MAKERS["orbital_field_square"] = Maker("naica.graphs.orbital_field:orbital_field_square", ("orbital_field_square",))
 LEVEL_MAKERS["orbital_field_released"] = Maker("naica.graphs.orbital_field:orbital_field_released", ("orbital_field_released",))

@@ -23,6 +23,8 @@ _BUILT_IN = {
     "icgcnn": "naica.models.icgcnn:ICGCNN",
     "ogcnn": "naica.models.ogcnn:OGCNN",
     "gnome": "naica.models.gnome:GNoME",
+    "megnet": "naica.models.megnet:MEGNet",
+    "orbnet": "naica.models.orbnet:OrbNet",
     "orbital-graph": "naica.models.orbital_graph:OrbitalGraph",
     "gnome-composition": "naica.models.gnome:GNoMEComposition",
 }
