@@ -1,0 +1,253 @@
+"""MEGNet: graph networks with a global state.
+
+Chen, Ye, Zuo, Zheng & Ong, Chem. Mater. 31, 3564 (2019); multi-fidelity: Chen, Zuo, Ye, Li & Ong, Nat. Comput. Sci. 1, 46 (2021). A
+block updates bonds, then atoms, then the state, each from what is already new; ``i`` receives::
+
+    e' = φ_e(v_i ⊕ v_j ⊕ e ⊕ u);   v' = φ_v(⟨e'⟩_i ⊕ v_i ⊕ u);   u' = φ_u(⟨e'⟩ ⊕ ⟨v'⟩ ⊕ u)
+
+with means over the edges of an atom, and over the edges and atoms of a system. From the second block on, two dense layers come before
+that (in the first they belong to the input); what came into the block is added to what leaves it. Atoms and bonds are read by a
+`Set2Set` each; with the state behind them they are the features of the system.
+
+The published weights want some peculiarities of the TensorFlow code of their time: ``gates="hard"``, ``carry=False`` (see `Set2Set`).
+`naica.training.import_megnet` sets them. All activations are softplus − ln 2; the constant is moved into the next layer's bias.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from naica.errors import ConfigError, InputError
+from naica.graphs import Batch, GraphSpec
+from naica.nn.atoms import N_ELEMENTS
+from naica.nn.radial import Gaussians
+from naica.nn.segment import mean_systems, sum_edges
+from naica.nn.set2set import Gates, Set2Set
+
+_LN2 = log(2.0)
+
+
+def after_softplus(layer: nn.Linear, x: Tensor) -> Tensor:
+    """``W (x − ln 2) + b`` for x that comes out of a softplus: the shift costs a sum over the weights, not a pass over the data."""
+    return F.linear(x, layer.weight, layer.bias - _LN2 * layer.weight.sum(1))
+
+
+def _linear(inputs: int, out: int) -> nn.Linear:
+    layer = nn.Linear(inputs, out)
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class Dense(nn.Module):
+    """Two layers, both activated: inputs → hidden → width."""
+
+    def __init__(self, inputs: int, hidden: int, width: int) -> None:
+        super().__init__()
+        self.first, self.second = _linear(inputs, hidden), _linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs) → (n, width)."""
+        return F.softplus(after_softplus(self.second, F.softplus(self.first(x)))) - _LN2
+
+
+class Phi(nn.Module):
+    """Three layers over joined parts: sum of the parts' widths → hidden → hidden → width; the last one activated or not."""
+
+    def __init__(self, parts: tuple[int, ...], hidden: int, width: int, activated: bool) -> None:
+        super().__init__()
+        self.parts, self.activated = parts, activated
+        self.first, self.second, self.third = _linear(sum(parts), hidden), _linear(hidden, hidden), _linear(hidden, width)
+
+    def split(self) -> tuple[Tensor, ...]:
+        """The first layer's weights of each part."""
+        return self.first.weight.split(self.parts, dim=1)
+
+    def rest(self, x: Tensor) -> Tensor:
+        """What follows the first linear map."""
+        x = after_softplus(self.third, F.softplus(after_softplus(self.second, F.softplus(x))))
+        return F.softplus(x) - _LN2 if self.activated else x
+
+
+class Block(nn.Module):
+    """One update of bonds, atoms and state."""
+
+    def __init__(self, width: int, hidden: int, dense: bool, activated: bool) -> None:
+        super().__init__()
+        self.dense = nn.ModuleList(Dense(width, hidden, width) for _ in range(3)) if dense else None
+        self.bonds = Phi((width,) * 4, hidden, width, activated)
+        self.atoms = Phi((width,) * 3, hidden, width, activated)
+        self.state = Phi((width,) * 3, hidden, width, activated)
+
+    def forward(self, v: Tensor, e: Tensor, u: Tensor, batch: Batch, counts: Counts) -> tuple[Tensor, Tensor, Tensor]:
+        """Atoms (N, C), edges (E, C), systems (B, C) → the same, updated."""
+        came = (v, e, u)
+        if self.dense is not None:
+            v, e, u = (dense(x) for dense, x in zip(self.dense, came, strict=True))
+        at_receiver, at_sender, on_edge, on_state = self.bonds.split()
+        system = batch["system"]
+        of_receivers = F.linear(v, at_receiver, self.bonds.first.bias) + torch.index_select(F.linear(u, on_state), 0, system)
+        of_edges = F.linear(e, on_edge)
+        of_edges = of_edges + torch.index_select(F.linear(v, at_sender), 0, batch["edge_sender"])
+        of_edges = of_edges + torch.index_select(of_receivers, 0, batch["edge_receiver"])
+        e = self.bonds.rest(of_edges)
+        of_atoms = sum_edges(e, batch)
+        from_bonds, from_atoms, from_state = self.atoms.split()
+        v = self.atoms.rest(
+            F.linear(of_atoms / counts.edges_of_atom, from_bonds, self.atoms.first.bias)
+            + F.linear(v, from_atoms)
+            + torch.index_select(F.linear(u, from_state), 0, system)
+        )
+        # all edges of a system end at its atoms: the sums over them are already there
+        of_system = u.new_zeros(u.shape).index_add(0, system, of_atoms) / counts.edges_of_system
+        joined = torch.cat([of_system, mean_systems(v, batch), u], dim=1)
+        u = self.state.rest(self.state.first(joined))
+        return v + came[0], e + came[1], u + came[2]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Edges of each atom (N, 1) and of each system (B, 1), at least 1: means over nothing are zero."""
+
+    edges_of_atom: Tensor
+    edges_of_system: Tensor
+
+    @classmethod
+    def of(cls, batch: Batch, dtype: torch.dtype) -> Counts:
+        """Counted once for all blocks."""
+        degree = torch.bincount(batch["edge_receiver"], minlength=len(batch["number"])).to(dtype)
+        of_system = degree.new_zeros(batch.n_systems).index_add(0, batch["system"], degree)
+        return cls(degree.clamp(min=1)[:, None], of_system.clamp(min=1)[:, None])
+
+
+class MEGNet(nn.Module):
+    """The blocks of MEGNet and its Set2Set readout; the dense layers after it are the head's."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """Settings; the defaults are the network of the paper with an ordinary LSTM in its readout.
+
+        Parameters
+        ----------
+        blocks, width, hidden : number of blocks, their width (32) and that of the layers inside (64)
+        elements : length of the learned vector of each element
+        graph : ``radius`` joins all atoms within `cutoff`; ``pairs`` all atoms of a molecule
+        cutoff : Å
+        gaussians, reach, spread : how many, last centre in Å (0: `cutoff` + 1), and w in exp(−(d − μ)² / w²)
+        state : names of state variables (columns, or keys of ``Crystal.info``); without any the state is `constant`
+        constant : the state of every system where no variables are named
+        scale : what each state variable is divided by (300 for kelvins, say); empty: 1
+        levels : if not 0, the state is one integer below it, the level of theory, and each has a learned vector of length `level_width`
+        passes, pool, gates, carry : of `Set2Set`, see there; `pool` is the length it maps to
+        bonds : read the set of bonds too, not the atoms alone
+        last : whether the last layer of each φ is activated
+        lone : what to do with atoms without neighbours: ``allowed`` (means over nothing are zero) or ``refused``
+        """
+
+        blocks: int = 3
+        width: int = 32
+        hidden: int = 64
+        elements: int = 16
+        graph: Literal["radius", "pairs"] = "radius"
+        cutoff: float = 5.0
+        gaussians: int = 100
+        reach: float = 0.0
+        spread: float = 0.5
+        state: tuple[str, ...] = ()
+        constant: tuple[float, ...] = (0.0, 0.0)
+        scale: tuple[float, ...] = ()
+        levels: int = 0
+        level_width: int = 16
+        passes: int = 3
+        pool: int = 16
+        gates: Gates = "logistic"
+        carry: bool = True
+        bonds: bool = True
+        last: Literal["linear", "activated"] = "linear"
+        lone: Literal["allowed", "refused"] = "allowed"
+
+        def __post_init__(self) -> None:
+            for name in ("state", "constant", "scale"):
+                value = getattr(self, name)
+                # lists are what JSON and TOML give back, a single value what the command line does
+                object.__setattr__(self, name, (value,) if isinstance(value, str | float | int) else tuple(value))
+            for name, options in (("graph", ("radius", "pairs")), ("last", ("linear", "activated")), ("lone", ("allowed", "refused"))):
+                if getattr(self, name) not in options:
+                    raise ConfigError(f"{name} {getattr(self, name)!r} is unknown; expected {' or '.join(options)}")
+            if self.gates not in get_args(Gates):
+                raise ConfigError(f"gates {self.gates!r} is unknown; expected {' or '.join(get_args(Gates))}")
+            sizes = (self.blocks, self.width, self.hidden, self.elements, self.passes, self.pool, self.level_width)
+            if min(sizes) < 1 or self.levels < 0 or not self.inputs:
+                raise ConfigError(f"sizes {sizes}, {self.levels} levels, {self.inputs} state variables; expected at least 1, 0 and 1")
+            if self.levels and self.inputs != 1:
+                raise ConfigError(f"with levels = {self.levels} the state is one integer; got {self.inputs} state variables")
+            if self.levels and not self.state and not (self.constant[0] == int(self.constant[0]) and 0 <= self.constant[0] < self.levels):
+                raise ConfigError(f"constant = {self.constant[0]:g} is no level; expected an integer from 0 to {self.levels - 1}")
+            if self.scale and (len(self.scale) != self.inputs or min(self.scale) <= 0 or self.levels):
+                raise ConfigError(f"scale = {self.scale}; expected one positive number for each of {self.inputs} real state variables")
+
+        @property
+        def inputs(self) -> int:
+            """How many state variables there are."""
+            return len(self.state or self.constant)
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__()
+        self.config = config or self.Config()
+        c = self.config
+        self.embedding = nn.Embedding(N_ELEMENTS, c.elements)
+        self.levels = nn.Embedding(c.levels, c.level_width) if c.levels else None
+        nn.init.uniform_(self.embedding.weight, -0.05, 0.05)
+        self.radial = Gaussians(0.0, c.reach or c.cutoff + 1.0, c.gaussians, c.spread)
+        inputs = (c.elements, c.gaussians, c.level_width if c.levels else c.inputs)
+        self.start = nn.ModuleList(Dense(n, c.hidden, c.width) for n in inputs)
+        self.blocks = nn.ModuleList(Block(c.width, c.hidden, k > 0, c.last == "activated") for k in range(c.blocks))
+        self.read_atoms = Set2Set(c.width, c.pool, c.passes, c.gates, c.carry)
+        self.read_bonds = Set2Set(c.width, c.pool, c.passes, c.gates, c.carry) if c.bonds else None
+
+    @property
+    def needs(self) -> GraphSpec:
+        """The graph this model wants."""
+        c = self.config
+        return GraphSpec(c.graph, c.cutoff, levels=("connected",) if c.lone == "refused" else (), state=c.state)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Width of the features by level; the system's are the network's own readout."""
+        return {"system": 2 * self.config.pool * (2 if self.config.bonds else 1) + self.config.width, "atom": self.config.width}
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """A batch of graphs → system features (B, 4 · pool + width) and atom features (N, width)."""
+        v_in, e_in, u_in = self.start
+        v = torch.index_select(v_in(self.embedding.weight), 0, batch["number"])
+        e = e_in(self.radial(batch["edge_length"]).to(v.dtype))
+        u = u_in(self._state(batch, v))
+        counts = Counts.of(batch, v.dtype)
+        for block in self.blocks:
+            v, e, u = block(v, e, u, batch, counts)
+        read = [self.read_atoms(v, batch["system"], batch.n_systems)]
+        if self.read_bonds is not None:
+            read.append(self.read_bonds(e, batch.system_of("edge"), batch.n_systems))
+        return {"system": torch.cat([*read, u], dim=1), "atom": v}
+
+    def _state(self, batch: Batch, like: Tensor) -> Tensor:
+        """(B, ·) the state that comes in."""
+        c = self.config
+        if not c.state:
+            state = like.new_tensor(c.constant).expand(batch.n_systems, -1)
+        elif "state" in batch:
+            state = batch["state"].to(like.dtype)
+        else:
+            raise InputError(f"this network reads the state variables {', '.join(c.state)}, which the batch does not have")
+        if self.levels is None:
+            return state / like.new_tensor(c.scale) if c.scale else state
+        level = state[:, 0].round().long()
+        if bool(((level < 0) | (level >= c.levels) | (level != state[:, 0])).any()):
+            raise InputError(f"{c.state[0]} must be an integer from 0 to {c.levels - 1}; found {sorted(set(state[:, 0].tolist()))[:5]}")
+        return self.levels(level)
