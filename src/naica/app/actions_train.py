@@ -163,18 +163,25 @@ def import_weights(request: ImportRequest) -> Answer:
     InputError
         If weights of that architecture cannot be imported.
     """
-    if request.architecture != "cgcnn":
-        raise InputError(f"cannot import weights of {request.architecture!r}; known: cgcnn")
-    from naica.training.import_cgcnn import import_cgcnn
+    if request.architecture == "cgcnn":
+        from naica.training.import_cgcnn import import_cgcnn
 
-    ensemble = import_cgcnn(request.file, padding=request.padding)
+        ensemble = import_cgcnn(request.file, padding=request.padding)
+    elif request.architecture == "megnet":
+        from naica.training.import_megnet import import_megnet
+
+        ensemble = import_megnet(request.file)
+    else:
+        raise InputError(f"cannot import weights of {request.architecture!r}; known: cgcnn, megnet")
     ensemble.save(request.out)
     card = ensemble.card
     rows = (
         ("quantity", card.quantity),
         ("architecture", card.architecture),
         ("level of theory", str(card.level or "unknown")),
-        ("padding", request.padding),
+        *((("padding", request.padding),) if "padding" in card.architecture_config else ()),
     )
-    data = {"model": str(request.out), "quantity": card.quantity, "architecture": card.architecture, "padding": request.padding}
+    data = {"model": str(request.out), "quantity": card.quantity, "architecture": card.architecture}
+    if "padding" in card.architecture_config:
+        data["padding"] = request.padding
     return Answer(data, (Table(("imported", ""), rows),), (f"model: {request.out}; use it with naica predict FILES --model {request.out}",))

@@ -14,6 +14,7 @@ from naica.training.correction_file import TENSORS
 from naica.training.correction_file import read as read_corrected
 from naica.training.ensemble import Ensemble
 from naica.training.prediction import Prediction
+from naica.training.published import PUBLISHED, load_published
 from naica.training.stream import Source
 
 
@@ -26,6 +27,8 @@ def shipped() -> dict[str, Path]:
 def load(name_or_path: str | Path) -> Any:
     """A model (an `Ensemble`, or a `Corrected` one) by name (``formation-energy`` ships with naica) or from its folder.
 
+    Published models of other codes have names too: those of `naica.training.published.PUBLISHED`.
+
     Raises
     ------
     InputError
@@ -35,10 +38,12 @@ def load(name_or_path: str | Path) -> Any:
     path = Path(name_or_path)
     if str(name_or_path) in known and not (path / CARD).exists():
         return _shipped(str(name_or_path))
+    if str(name_or_path) in PUBLISHED and not (path / CARD).exists():
+        return load_published(str(name_or_path))
     if path.is_file() and path.name == CARD:
         path = path.parent
     if not path.is_dir():
-        near = get_close_matches(str(name_or_path), known, n=1, cutoff=0.4)
+        near = get_close_matches(str(name_or_path), [*known, *PUBLISHED], n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise InputError(
             f"no model {str(name_or_path)!r}; {hint}models that ship with naica: {', '.join(known) or 'none'}; "
