@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 from time import process_time
 
@@ -48,7 +49,7 @@ def run(architecture: str, size: int, seed: int, out: Path) -> None:
     # only the rows in use become graphs; row numbers move with them
     places = np.cumsum([0, len(parts.train), len(parts.val), len(parts.test)])
     table = TABLE.take(used)
-    parts.train, parts.val, parts.test = (np.arange(a, b) for a, b in zip(places, places[1:], strict=False))
+    parts.train, parts.val, parts.test = (np.arange(a, b) for a, b in pairwise(places))
     start = process_time()
     config = TrainConfig(architecture, epochs=SIZES[size], batch_size=32, learning_rate=2e-3, seed=seed, precision="bf16")
     model = train(table, "e_form", config, parts, progress=False, out=out / "runs" / path.stem)
