@@ -112,6 +112,9 @@ _TABLE = (
     Field("lumo_energy", "system", "eV", "E_LUMO", "energy of the lowest unoccupied orbital"),
     Field("dipole_moment", "system", "D", "μ", "dipole moment"),
     Field("polarizability", "system", "a0³", "α", "polarisability", extensive=True),
+    Field("log_solubility", "system", "log10(mol/L)", "log S", "solubility in water, logarithm"),
+    Field("hydration_energy", "system", "eV", "ΔG_hyd", "free energy of hydration"),
+    Field("is_active", "system", "", "active", "active in an assay", kind="class"),
     Field("spatial_extent", "system", "a0²", "⟨R²⟩", "electronic spatial extent", extensive=True),
     # Voronoi faces and the orbitals behind them
     Field("edge_solid_angle", "edge", "sr", "Ω_ij", "solid angle of the Voronoi face"),
@@ -120,6 +123,22 @@ _TABLE = (
     Field("orbital_field", "atom", "Å⁻¹", "X", "orbital field", (32,)),
     Field("orbital_field_square", "atom", "Å⁻²", "X", "orbital field, weights 1/r²", (32,)),
     Field("orbital_field_released", "atom", "Å⁻⁴", "X", "orbital field, weights 1/r⁴", (32,)),
+    # molecules as graphs
+    Field("atom_chemistry", "atom", "", "a", "symbol, degree, hydrogens … of an atom, as codes", (11,), kind="class"),
+    Field("edge_chemistry", "edge", "", "p", "bond, ring, graph distance … of a pair, as codes", (5,), kind="class"),
+    # motifs and how they are joined
+    Field("motif_atom", "motif", "", "i", "atom in the middle of a motif", kind="index", of="atom"),
+    Field("motif_shape", "motif", "", "shape", "shape of a motif", kind="index"),
+    Field("motif_measure", "motif", "1", "S", "continuous shape measure of a motif"),
+    Field("motif_order", "motif", "1", "q_l", "order parameters of a motif", (5,)),
+    Field("motif_coordination", "motif", "1", "CN", "ligands of a motif"),
+    Field("motif_bond_length", "motif", "Å", "d", "mean bond length of a motif"),
+    Field("motif_bond_spread", "motif", "1", "Δd/d", "relative spread of the bond lengths of a motif"),
+    Field("motif_edge_receiver", "motif_edge", "", "i", "motif that receives the message", kind="index", of="motif"),
+    Field("motif_edge_sender", "motif_edge", "", "j", "motif that sends the message", kind="index", of="motif"),
+    Field("motif_edge_length", "motif_edge", "Å", "d_ij", "distance of the centres of two motifs"),
+    Field("motif_edge_sharing", "motif_edge", "", "sharing", "what two motifs share (corner, edge, face, nothing)", kind="index"),
+    Field("motif_edge_angle", "motif_edge", "rad", "θ", "angle at the ligand two motifs share"),
     # potentials
     Field("forces", "atom", "eV/Å", "F", "force", (3,)),
     Field("stress", "system", "eV/Å³", "σ", "stress, positive under tension", (3, 3)),

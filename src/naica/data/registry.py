@@ -203,7 +203,7 @@ def load_set(name: str, ids: Sequence[str] | None = None, part: str | None = Non
     if not chosen:
         raise InputError(f"no file of set {name!r} has {part!r} in its name; files: {', '.join(f.path for f in found.files)}")
     paths = [found.path(f.path) for f in chosen]
-    table = _read(paths, found)
+    table = _read(paths, found, ids)
     if found.metal_from is not None:
         gap = table.column(found.metal_from)
         metal = np.where(np.isfinite(gap), (gap <= 0).astype(float), np.nan)
@@ -211,11 +211,13 @@ def load_set(name: str, ids: Sequence[str] | None = None, part: str | None = Non
     return table if ids is None else _select(table, ids, name)
 
 
-def _read(paths: list[Path], found: DataSet) -> CrystalTable:
-    from naica.data import extxyz, heusler, parquet
+def _read(paths: list[Path], found: DataSet, ids: Sequence[str] | None) -> CrystalTable:
+    from naica.data import extxyz, heusler, molecules, parquet
 
     if paths[0].suffix == ".parquet":
         return parquet.load(paths[0], found)
+    if found.kind == "molecules" and ".csv" in paths[0].suffixes:
+        return molecules.load(paths[0], found, ids)
     return heusler.load(paths[0], found) if ".csv" in paths[0].suffixes else extxyz.load(paths, found)
 
 

@@ -22,6 +22,7 @@ class GraphSpec:
     cutoff : Å
     neighbours : edges per atom at most; only for ``nearest``
     levels : further levels, by the names in ``naica.graphs.levels.LEVEL_MAKERS`` (motifs, orbitals …)
+    max_bonds : only for ``pairs``: leave out atoms more bonds apart than this
     state : table columns (or keys of ``Crystal.info``) that describe the system as a whole, for example ``("temperature",)``
 
     Raises
@@ -35,6 +36,7 @@ class GraphSpec:
     neighbours: int = 12
     levels: tuple[str, ...] = ()
     state: tuple[str, ...] = ()
+    max_bonds: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -44,6 +46,8 @@ class GraphSpec:
         object.__setattr__(self, "state", tuple(self.state))
         if self.kind == "composition" and self.levels:
             raise ConfigError(f"a composition has no {', '.join(self.levels)}: further levels need a graph of atoms")
+        if self.max_bonds is not None and (self.kind != "pairs" or self.max_bonds < 1):
+            raise ConfigError(f"max_bonds {self.max_bonds} with kind {self.kind!r}; expected at least 1, and kind 'pairs'")
         if not 0 < self.cutoff <= 20:
             raise ConfigError(f"cut-off {self.cutoff} Å; expected more than 0 and at most 20 Å")
         if not 1 <= self.neighbours <= 1000:
@@ -51,4 +55,8 @@ class GraphSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
-        return {**asdict(self), "levels": list(self.levels), "state": list(self.state)}
+        plain = {**asdict(self), "levels": list(self.levels), "state": list(self.state)}
+        if self.max_bonds is None:
+            # graphs cached before there was this setting stay valid
+            del plain["max_bonds"]
+        return plain
