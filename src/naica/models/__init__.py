@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _BUILT_IN = {
+    "amdnet": "naica.models.amdnet:AMDNet",
     "cgcnn": "naica.models.cgcnn:CGCNN",
     "icgcnn": "naica.models.icgcnn:ICGCNN",
     "ogcnn": "naica.models.ogcnn:OGCNN",

@@ -111,13 +111,14 @@ class MotifPairs:
         return MotifPairs(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 
-def motifs(crystal: Crystal, centres: Centres = "auto") -> Motifs:
+def motifs(crystal: Crystal, centres: Centres = "auto", lone: Literal["refused", "kept"] = "refused") -> Motifs:
     """The coordination polyhedra of a crystal.
 
     Parameters
     ----------
     crystal : it
     centres : ``auto``: cations where anions can be told from cations, else all atoms; ``cations``; ``all``: every atom with any ligand
+    lone : what becomes of a centre without a ligand within 6 Å: an error, or a motif of shape ``other`` with no ligands
 
     Raises
     ------
@@ -125,13 +126,15 @@ def motifs(crystal: Crystal, centres: Centres = "auto") -> Motifs:
         If cations were asked for and there are none to tell, if a centre has no ligand within 6 Å, or two atoms sit on one place.
     """
     middle, around = centres_and_ligands(crystal, centres)
-    receiver, sender, image, vector, length = _shells(crystal, middle, around)
+    receiver, sender, image, vector, length = _shells(crystal, middle, around, lone == "kept")
     order = np.lexsort((length, receiver))
     receiver, sender, image, vector, length = receiver[order], sender[order], image[order], vector[order], length[order]
     coordination = np.bincount(receiver, minlength=len(middle))
     shape, measure, parameters = _shapes(vector, coordination)
-    mean = np.bincount(receiver, length) / coordination
-    spread = np.sqrt(np.bincount(receiver, (length - mean[receiver]) ** 2) / coordination) / mean
+    m, ligands = len(middle), np.maximum(coordination, 1)
+    mean = np.bincount(receiver, length, minlength=m) / ligands
+    variance = np.bincount(receiver, (length - mean[receiver]) ** 2, minlength=m) / ligands
+    spread = np.sqrt(variance) / np.where(mean > 0, mean, 1.0)
     return Motifs(middle, shape, measure, parameters, coordination, mean, spread, receiver, around[sender], image, vector)
 
 
@@ -169,7 +172,7 @@ def _anions(composition: tuple[tuple[str, int], ...]) -> tuple[int, ...]:
     return (last.number,) if not last.is_metal and known[-1][0] - known[0][0] >= _CLEARLY else ()
 
 
-def _shells(crystal: Crystal, middle: Ints, around: Ints) -> tuple[Ints, Ints, Ints, Floats, Floats]:
+def _shells(crystal: Crystal, middle: Ints, around: Ints, keep_lone: bool) -> tuple[Ints, Ints, Ints, Floats, Floats]:
     """Receiver and sender (L; counted in `middle` and `around`), image (L, 3), vector (L, 3), length (L) of the ligands in the shells."""
     size = np.array([element(int(z)).covalent_radius for z in crystal.numbers])
     # metallic neighbours touch in every direction: there a shell is a matter of plain distance
@@ -183,16 +186,20 @@ def _shells(crystal: Crystal, middle: Ints, around: Ints) -> tuple[Ints, Ints, I
         np.minimum.at(nearest, receiver, relative)
         # all that may belong to the shell must lie inside the searched sphere
         wanted = float((_LIMIT * nearest * (size[middle] + widest)).max())
-        if wanted <= radius:
+        if wanted <= radius or radius >= _LIMIT * _FARTHEST:
             break
-        if radius >= _LIMIT * _FARTHEST:
-            lonely = int(middle[np.argmax(nearest)])
-            raise InputError(
-                f"no motifs: atom {lonely} ({symbol(int(crystal.numbers[lonely]))}) has no ligand within {_FARTHEST:g} Å; "
-                f"expected every centre to have a coordination shell"
-            )
         radius = min(max(wanted, radius * 1.3), _LIMIT * _FARTHEST)
-    keep = _before_gap(receiver, relative, nearest)
+    closest = np.full(len(middle), np.inf)
+    np.minimum.at(closest, receiver, length)
+    alone = closest > _FARTHEST
+    if alone.any() and not keep_lone:
+        atom = int(middle[np.argmax(alone)])
+        raise InputError(
+            f"no motifs: atom {atom} ({symbol(int(crystal.numbers[atom]))}) has no ligand within {_FARTHEST:g} Å; "
+            f"expected every centre to have a coordination shell"
+        )
+    near = ~alone[receiver]
+    keep = np.flatnonzero(near)[_before_gap(receiver[near], relative[near], nearest)]
     return receiver[keep], sender[keep], image[keep], vector[keep], length[keep]
 
 
@@ -217,7 +224,7 @@ def _shapes(vector: Floats, coordination: Ints) -> tuple[Ints, Floats, Floats]:
     start = np.cumsum(coordination) - coordination
     shape, measure = np.full(len(coordination), OTHER), np.full(len(coordination), 100.0)
     order = np.zeros((len(coordination), 5))
-    for n in np.unique(coordination):
+    for n in np.unique(coordination[coordination > 0]):
         rows = np.flatnonzero(coordination == n)
         ligands = vector[start[rows][:, None] + np.arange(n)]
         shape[rows], measure[rows] = classify(ligands)
