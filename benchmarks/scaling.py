@@ -51,7 +51,7 @@ def run(architecture: str, size: int, seed: int, out: Path) -> None:
     table = TABLE.take(used)
     parts.train, parts.val, parts.test = (np.arange(a, b) for a, b in pairwise(places))
     start = process_time()
-    config = TrainConfig(architecture, epochs=SIZES[size], batch_size=32, learning_rate=2e-3, seed=seed, precision="bf16")
+    config = TrainConfig(architecture, epochs=SIZES[size], batch_size=32, learning_rate=2e-3, seed=seed)
     model = train(table, "e_form", config, parts, progress=False, out=out / "runs" / path.stem)
     mae = evaluate(model, table, "e_form", rows=parts.test).metrics.mae
     record = {"architecture": architecture, "size": size, "seed": seed, "mae": mae, "cpu_s": round(process_time() - start, 1)}
