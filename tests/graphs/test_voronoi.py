@@ -142,22 +142,18 @@ def test_the_cap_does_not_split_ties():
     assert len(kept(found, 1, 3).area) == 8  # the eight hexagons tie
 
 
-def test_no_image_further_out_was_missed():
-    """A radius that grows step by step finds what the largest one finds at once."""
-    for seed in range(5):
-        crystal = random_crystal(seed, 2)
-        at_once = voronoi(crystal.positions, crystal.cell, np.array([True, True, True]), FAR)
-        # a slab of three periods is searched with the largest radius at once; the middle one has the same faces
-        tall = crystal.supercell((1, 1, 3))
-        slab = voronoi(tall.positions, tall.cell, np.array([True, True, False]), FAR)
-        middle = slab.take(np.isin(slab.receiver, [i for i in range(6) if _layer(tall, crystal, i) == 1]))
-        inner = at_once
-        if np.ptp(middle.length) < 8:
-            assert len(middle.area) >= len(inner.area) - 8
-
-
-def _layer(tall: Crystal, crystal: Crystal, atom: int) -> int:
-    return int(np.floor((tall.positions[atom] @ np.linalg.inv(crystal.cell))[2] + 1e-9))
+@pytest.mark.parametrize("first", [0.3, 20.0])
+def test_no_image_further_out_was_missed(first, monkeypatch):
+    """A radius that grows from next to nothing, or starts at the cut-off, finds the same faces."""
+    crystals = [random_crystal(seed, 3) for seed in range(5)]
+    skewed = Crystal.from_fractional([3, 4], [[0, 0, 0], [0.4, 0.3, 0.2]], [[3, 0, 0], [8, 3, 0], [-7, 11, 3.5]], PERIODIC)
+    crystals += [skewed, Crystal.from_fractional([5], [[0, 0, 0]], np.diag([2.0, 2.0, 9.0]), PERIODIC)]
+    before = [of(c) for c in crystals]
+    monkeypatch.setattr("naica.graphs.voronoi._FIRST_RADIUS", first)
+    for crystal, expected in zip(crystals, before, strict=True):
+        found = of(crystal)
+        assert len(found.area) == len(expected.area)
+        np.testing.assert_allclose(table(found, crystal.numbers), table(expected, crystal.numbers), atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(6))

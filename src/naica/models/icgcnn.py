@@ -132,7 +132,7 @@ def gated_pairs(a: Tensor, b: Tensor, batch: Batch, groups: list[Chunk]) -> Tens
 
     Differentiable any number of times if lengths ask for gradients (then all pairs are formed); else once, with no pair kept.
     """
-    plain = torch.compiler.is_compiling() or batch["edge_length"].requires_grad or not (a.requires_grad or b.requires_grad)
+    plain = torch.compiler.is_compiling() or batch["edge_length"].requires_grad
     if plain or len(a) == 0 or max(float(part.detach().abs().max()) for part in (a, b)) > _LARGEST:
         return _plain_pairs(a, b, groups)
     return cast(Tensor, _GatedPairs.apply(a, b, groups))
@@ -165,10 +165,10 @@ class _GatedPairs(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         a, b = ctx.saved_tensors
         to_a, to_b = torch.zeros_like(a), torch.zeros_like(b)
-        for group, closed, open_share, grown, soft in _parts(a, b, ctx.groups):
+        for group, shut, open_share, grown, soft in _parts(a, b, ctx.groups):
             upstream = group.dense(gradients[0])
-            # d/dg = σ (1 − σ) softplus,  d/dc = σ(g) σ(c)
-            by_gate = soft.mul_(open_share).mul_(closed)
+            # d/dg = σ (1 − σ) softplus with 1 − σ = e^-g σ,  d/dc = σ(g) σ(c)
+            by_gate = soft.mul_(open_share).mul_(shut.mul_(open_share))
             by_core = grown.div_(grown + 1).mul_(open_share)
             of_a = torch.cat([upstream * by_gate.sum(1), upstream * by_core.sum(1)], dim=-1)
             of_b = torch.cat([by_gate.mul_(upstream[:, None]).sum(2), by_core.mul_(upstream[:, None]).sum(2)], dim=-1)
@@ -178,24 +178,19 @@ class _GatedPairs(torch.autograd.Function):
 
 
 def _parts(a: Tensor, b: Tensor, groups: list[Chunk]) -> Iterator[tuple[Chunk, Tensor, Tensor, Tensor, Tensor]]:
-    """For every group (n, M, M, C): 1 − σ(g), σ(g) with zeros where there is no pair, e^c and softplus(c), from products of exponentials."""
-    signs = torch.ones(a.shape[1], dtype=a.dtype, device=a.device)
-    signs[: a.shape[1] // 2] = -1
-    of_a, of_b = torch.exp(a * signs), torch.exp(b * signs)
+    """For every group (n, M, M, C): e^-g, σ(g) with zeros where there is no pair, e^c and softplus(c), from products of exponentials."""
+    gate_a, core_a, gate_b, core_b = (torch.exp(x) for part in (a, b) for x in (-part.chunk(2, 1)[0], part.chunk(2, 1)[1]))
     for group in groups:
-        first, second = group.dense(of_b)[:, :, None], group.dense(of_a)[:, None]
-        (gate_b, core_b), (gate_a, core_a) = first.chunk(2, dim=-1), second.chunk(2, dim=-1)
-        shut = gate_b * gate_a
-        open_share = torch.reciprocal(shut + 1)
-        closed = shut.mul_(open_share)
-        grown = core_b * core_a
-        yield group, closed, open_share.mul_(group.pairs), grown, torch.log1p(grown)
+        shut = group.dense(gate_b)[:, :, None] * group.dense(gate_a)[:, None]
+        open_share = (shut + 1).reciprocal_().mul_(group.pairs)
+        grown = group.dense(core_b)[:, :, None] * group.dense(core_a)[:, None]
+        yield group, shut, open_share, grown, torch.log1p(grown)
 
 
 class Convolution(nn.Module):
     """One update of atoms and, if `updates`, of edges; after the last layer nobody reads the edges."""
 
-    def __init__(self, width: int, edge_width: int, triples: bool, norms: bool, updates: bool) -> None:
+    def __init__(self, width: int, edge_width: int, triples: bool, triple_width: int, norms: bool, updates: bool) -> None:
         super().__init__()
         self.width, self.updates = width, updates
         self.gates = width + edge_width if updates else width
@@ -207,10 +202,12 @@ class Convolution(nn.Module):
         self.triples = triples
         if not triples:
             return
-        whole = nn.Linear(3 * width + 2 * edge_width, out)  # initialised as a map of the joined vector would be
+        narrow = triple_width or self.gates
+        whole = nn.Linear(3 * width + 2 * edge_width, 2 * narrow)  # initialised as a map of the joined vector would be
         self.parts = (width, width, edge_width, width, edge_width)
         self.triple_weight, self.triple_bias = whole.weight, whole.bias
-        self.norm_triple = PairNorm(out) if norms else None
+        self.norm_triple = PairNorm(2 * narrow) if norms else None
+        self.widen = nn.Linear(narrow, self.gates, bias=False) if triple_width else None
         self.norm_atoms_triple = Norm(width) if norms else None
         self.norm_edges_triple = Norm(edge_width) if norms and updates else None
 
@@ -237,7 +234,8 @@ class Convolution(nn.Module):
         b = F.linear(edges, second_edge) + torch.index_select(F.linear(atoms, second), 0, sender)
         if self.norm_triple is not None:
             a, b = self.norm_triple(a, b, batch)
-        return gated_pairs(a, b, batch, groups) / _PARTNERS
+        joint = gated_pairs(a, b, batch, groups) / _PARTNERS
+        return joint if self.widen is None else self.widen(joint)
 
 
 def _maybe(norm: Norm | None, values: Tensor) -> Tensor:
@@ -258,6 +256,8 @@ class ICGCNN(nn.Module):
         faces : faces per atom at most, the largest ones (those that tie with the last stay): the triples grow as its square
         gaussians : of the distance
         triples : three-body terms
+        triple_width : gates of the three-body terms, widened by a linear map to `width` and `edge_width`: the cost of the triples is
+            proportional to it. 0 gives every feature a gate of its own, as in the paper
         descriptors : solid angle, area and volume of the faces as edge features; without them only the distance
         norms : batch norms in the gates and on the sums
         atoms : ``learned`` vector per element or ``described`` by the periodic table
@@ -270,13 +270,15 @@ class ICGCNN(nn.Module):
         faces: int = 12
         gaussians: int = 41
         triples: bool = True
+        triple_width: int = 24
         descriptors: bool = True
         norms: bool = True
         atoms: Start = "described"
 
         def __post_init__(self) -> None:
-            if self.width < 1 or self.edge_width < 1 or self.layers < 0:
-                raise ConfigError(f"width {self.width}, edge_width {self.edge_width}, {self.layers} layers; expected at least 1, 1 and 0")
+            if self.width < 1 or self.edge_width < 1 or self.layers < 0 or self.triple_width < 0:
+                sizes = f"width {self.width}, edge_width {self.edge_width}, {self.layers} layers, triple_width {self.triple_width}"
+                raise ConfigError(f"{sizes}; expected at least 1, 1, 0 and 0")
             if self.atoms not in get_args(Start):
                 raise ConfigError(f"atoms {self.atoms!r} is unknown; expected 'learned' or 'described'")
 
@@ -288,7 +290,7 @@ class ICGCNN(nn.Module):
         self.radial = Gaussians(0.0, c.cutoff, c.gaussians)
         self.edge_embedding = nn.Linear(c.gaussians + (len(_TYPICAL) if c.descriptors else 0), c.edge_width)
         self.convolutions = nn.ModuleList(
-            Convolution(c.width, c.edge_width, c.triples, c.norms, updates=layer < c.layers - 1) for layer in range(c.layers)
+            Convolution(c.width, c.edge_width, c.triples, c.triple_width, c.norms, updates=layer < c.layers - 1) for layer in range(c.layers)
         )
 
     @property
@@ -313,7 +315,8 @@ class ICGCNN(nn.Module):
         """A batch of crystal graphs → atom features (N, width)."""
         atoms = self.embedding(batch["number"])
         edges = self.edge_embedding(self.edge_features(batch).to(atoms.dtype))
-        groups = chunks(batch, self.config.width + self.config.edge_width) if self.config.triples else []
+        c = self.config
+        groups = chunks(batch, c.triple_width or c.width + c.edge_width) if c.triples else []
         for convolution in self.convolutions:
             atoms, edges = convolution(atoms, edges, batch, groups)
         return {"atom": atoms}
