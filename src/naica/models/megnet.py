@@ -26,23 +26,13 @@ from torch.nn import functional as F
 from naica.errors import ConfigError, InputError
 from naica.graphs import Batch, GraphSpec
 from naica.nn.atoms import N_ELEMENTS
+from naica.nn.linear import linear_after_softplus, plain_linear
 from naica.nn.radial import Gaussians
 from naica.nn.segment import mean_systems, sum_edges
 from naica.nn.set2set import Gates, Set2Set
+from naica.nn.tabulated import Grid
 
 _LN2 = log(2.0)
-
-
-def after_softplus(layer: nn.Linear, x: Tensor) -> Tensor:
-    """``W (x − ln 2) + b`` for x that comes out of a softplus: the shift costs a sum over the weights, not a pass over the data."""
-    return F.linear(x, layer.weight, layer.bias - _LN2 * layer.weight.sum(1))
-
-
-def _linear(inputs: int, out: int) -> nn.Linear:
-    layer = nn.Linear(inputs, out)
-    nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 class Dense(nn.Module):
@@ -50,11 +40,11 @@ class Dense(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, width: int) -> None:
         super().__init__()
-        self.first, self.second = _linear(inputs, hidden), _linear(hidden, width)
+        self.first, self.second = plain_linear(inputs, hidden), plain_linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs) → (n, width)."""
-        return F.softplus(after_softplus(self.second, F.softplus(self.first(x)))) - _LN2
+        return F.softplus(linear_after_softplus(self.second, F.softplus(self.first(x)))) - _LN2
 
 
 class Phi(nn.Module):
@@ -63,7 +53,7 @@ class Phi(nn.Module):
     def __init__(self, parts: tuple[int, ...], hidden: int, width: int, activated: bool) -> None:
         super().__init__()
         self.parts, self.activated = parts, activated
-        self.first, self.second, self.third = _linear(sum(parts), hidden), _linear(hidden, hidden), _linear(hidden, width)
+        self.first, self.second, self.third = plain_linear(sum(parts), hidden), plain_linear(hidden, hidden), plain_linear(hidden, width)
 
     def split(self) -> tuple[Tensor, ...]:
         """The first layer's weights of each part."""
@@ -71,7 +61,7 @@ class Phi(nn.Module):
 
     def rest(self, x: Tensor) -> Tensor:
         """What follows the first linear map."""
-        x = after_softplus(self.third, F.softplus(after_softplus(self.second, F.softplus(x))))
+        x = linear_after_softplus(self.third, F.softplus(linear_after_softplus(self.second, F.softplus(x))))
         return F.softplus(x) - _LN2 if self.activated else x
 
 
@@ -226,7 +216,7 @@ class MEGNet(nn.Module):
         """A batch of graphs → system features (B, 4 · pool + width) and atom features (N, width)."""
         v_in, e_in, u_in = self.start
         v = torch.index_select(v_in(self.embedding.weight), 0, batch["number"])
-        e = e_in(self.radial(batch["edge_length"]).to(v.dtype))
+        e = self._bonds(e_in, batch["edge_length"], v.dtype)
         u = u_in(self._state(batch, v))
         counts = Counts.of(batch, v.dtype)
         for block in self.blocks:
@@ -235,6 +225,11 @@ class MEGNet(nn.Module):
         if self.read_bonds is not None:
             read.append(self.read_bonds(e, batch.system_of("edge"), batch.n_systems))
         return {"system": torch.cat([*read, u], dim=1), "atom": v}
+
+    def _bonds(self, dense: nn.Module, length: Tensor, dtype: torch.dtype) -> Tensor:
+        """(E, width) what comes in for bonds of some length."""
+        grid = Grid.of(length, self.config.spread / 2**0.5)
+        return dense(self.radial(length).to(dtype)) if grid is None else grid(dense(self.radial(grid.points).to(dtype)))
 
     def _state(self, batch: Batch, like: Tensor) -> Tensor:
         """(B, ·) the state that comes in."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from math import log
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from naica.graphs import Batch
+
+_LN2 = log(2.0)
 
 
 class SplitLinear(nn.Module):
@@ -42,3 +46,16 @@ class SplitLinear(nn.Module):
         n, degree, width = len(receiver), batch.degree, len(weight)
         of_edges = linear(edge.view(n, degree, -1), on_edge)
         return of_edges.add_(of_senders.view(n, degree, width)).add_(of_receivers[:, None]).view(-1, width)
+
+
+def linear_after_softplus(layer: nn.Linear, x: Tensor) -> Tensor:
+    """``W (x − ln 2) + b`` for x that comes out of a softplus (shifted softplus): the shift costs a sum over weights, no pass over x."""
+    return linear(x, layer.weight, layer.bias - _LN2 * layer.weight.sum(1))
+
+
+def plain_linear(inputs: int, out: int) -> nn.Linear:
+    """A linear layer that starts from Glorot's uniform weights and no bias, as the networks of Keras' time do."""
+    layer = nn.Linear(inputs, out)
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
