@@ -32,6 +32,7 @@ _BUILT_IN = {
     "orbnet": "naica.models.orbnet:OrbNet",
     "orbital-graph": "naica.models.orbital_graph:OrbitalGraph",
     "gnome-composition": "naica.models.gnome:GNoMEComposition",
+    "selenite": "naica.models.selenite:Selenite",
 }
 
 

@@ -1,0 +1,112 @@
+"""Moments of an atom's surroundings: what its neighbours say, sorted by direction, and what of it no rotation changes.
+
+The density trick (Bartók, Kondor & Csányi, Phys. Rev. B 87, 184115, 2013; Drautz, Phys. Rev. B 99, 014104, 2019): for messages m_ij and
+real spherical harmonics Y_lm of the directions, in Racah's normalisation::
+
+    A_lm,i = Σ_j w_ij Y_lm(r_ij) m_ij,    Σ_m A_lm² = Σ_j Σ_k w_ij w_ik m_ij m_ik P_l(cos θ_jik)
+
+so sums over all pairs of neighbours and their angles cost no more than sums over neighbours. The weights w fall to zero at the distance
+of the last neighbour that is kept: which of several equally far ones was kept then changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from naica.graphs import Batch
+
+MAX_DEGREE = 3
+# below this many Å (far below any bond) a direction fades out instead of dividing by zero
+_SHORT = 1e-6
+
+
+def harmonics(vector: Tensor, length: Tensor, degree: int) -> Tensor:
+    """Real spherical harmonics of directions (E, 3), degrees 1 to `degree` (at most 3): (E, (degree + 1)² − 1), Σ_m Y_lm² = 1 for each l."""
+    x, y, z = (vector / length.clamp(min=_SHORT)[:, None]).unbind(1)
+    found = [x, y, z]
+    if degree >= 2:
+        r3 = 3**0.5
+        found += [r3 * x * y, r3 * y * z, r3 * z * x, (r3 / 2) * (x * x - y * y), 1.5 * z * z - 0.5]
+    if degree >= 3:
+        a, b, c = (5 / 8) ** 0.5, 15**0.5, (3 / 8) ** 0.5
+        s, d = 5 * z * z - 1, x * x - y * y
+        cubic = [a * x * (x * x - 3 * y * y), a * y * (3 * x * x - y * y), b * x * y * z, (b / 2) * z * d]
+        found += [*cubic, c * x * s, c * y * s, 0.5 * z * (5 * z * z - 3)]
+    return torch.stack(found, dim=1)
+
+
+@dataclass(frozen=True)
+class Shells:
+    """Every atom's surroundings with the same number of places K; places without a neighbour have no weight.
+
+    sender and length (N·K); rows (N, M, K): what multiplies the messages: the weights w, then w · Y_lm.
+    """
+
+    sender: Tensor
+    length: Tensor
+    rows: Tensor
+
+    def moments(self, messages: Tensor) -> Tensor:
+        """Messages (N·K, C) → moments (N, M, C)."""
+        n, _, places = self.rows.shape
+        return torch.bmm(self.rows, messages.view(n, places, messages.shape[1]))
+
+
+def shells(batch: Batch, degree: int, neighbours: int, cutoff: float) -> Shells:
+    """The surroundings of a batch's atoms.
+
+    Parameters
+    ----------
+    batch : graphs
+    degree : highest degree of the harmonics, 0 to 3
+    neighbours : an atom with so many edges has its weights end at the last of them; with fewer, at the cut-off
+    cutoff : Å
+    """
+    n, receiver = len(batch["number"]), batch["edge_receiver"]
+    sender, vector, length = batch["edge_sender"], batch["edge_vector"], batch["edge_length"]
+    if batch.degree is not None:
+        places, there = batch.degree, None
+    else:
+        count = torch.bincount(receiver, minlength=n)
+        places = int(count.max())
+        first = torch.cumsum(count, 0) - count
+        there = receiver * places + torch.arange(len(receiver), device=receiver.device) - first[receiver]
+        sender = sender.new_zeros(n * places).index_copy(0, there, sender)
+        vector = vector.new_zeros(n * places, 3).index_copy(0, there, vector)
+        # an empty place is as far away as the cut-off, so that it weighs nothing
+        length = length.new_full((n * places,), cutoff).index_copy(0, there, length)
+    weight = _weights(length.view(n, places), neighbours, cutoff, there)
+    if degree == 0:
+        return Shells(sender, length, weight[:, None])
+    y = harmonics(vector, length, degree).view(n, places, -1).transpose(1, 2)
+    return Shells(sender, length, torch.cat([weight[:, None], weight[:, None] * y], dim=1))
+
+
+def _weights(length: Tensor, neighbours: int, cutoff: float, there: Tensor | None) -> Tensor:
+    """(1 − (d/D)²)² with D the distance of an atom's last neighbour, or the cut-off where it has fewer than it may: (N, K)."""
+    if length.shape[1] == 0:
+        return length
+    last = length.max(dim=1, keepdim=True).values
+    if length.shape[1] < neighbours:
+        last = last.new_full(last.shape, cutoff)
+    elif there is not None:
+        full = torch.zeros(length.numel(), dtype=torch.bool, device=length.device).index_fill(0, there, True).view(length.shape).all(1)
+        last = torch.where(full[:, None], last, cutoff)
+    share = (length / last).clamp(max=1.0)
+    return (1 - share * share).square()
+
+
+def invariants(moments: Tensor, degree: int) -> list[Tensor]:
+    """What no rotation or inversion changes of moments (N, M, C): the scalar, then one size per degree, each (N, C).
+
+    Sizes are softened norms, p / √(p + 0.1) of p = Σ_m A_lm²: smooth at zero, and growing like the moments themselves.
+    """
+    found, start = [moments[:, 0]], 1
+    for order in range(1, degree + 1):
+        power = moments[:, start : start + 2 * order + 1].square().sum(1)
+        found.append(power * torch.rsqrt(power + 0.1))
+        start += 2 * order + 1
+    return found
