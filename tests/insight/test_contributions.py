@@ -38,56 +38,57 @@ def test_kinds_of_site_and_minimum():
         by_element(data, ["A", "B"])
 
 
-class ElementWorth:
-    """An ensemble of two whose site value is the atomic number ± 1, whatever surrounds the atom."""
+def element_worth(members):
+    """An ensemble whose site value is the atomic number ± 1, whatever surrounds the atom."""
+    from types import SimpleNamespace
 
-    def __init__(self):
-        from naica.graphs.spec import GraphSpec
+    import torch
 
-        self.needs = GraphSpec()
+    from naica.graphs.spec import GraphSpec
+    from naica.nn.segment import mean_systems
 
-    def sites(self, batch):
-        number = batch["number"].numpy().astype(float)
-        return np.stack([number - 1, number + 1])
+    class Member:
+        pooling, target = "sites", SimpleNamespace(kind="regression", extensive=False)
+
+        def __init__(self, shift):
+            self.shift = shift
+
+        def eval(self):
+            return self
+
+        def sites(self, batch):
+            return batch["number"].double() + self.shift
+
+        def __call__(self, batch):
+            return mean_systems(self.sites(batch)[:, None], batch)[:, 0].to(torch.float64)
+
+    made = tuple(Member(shift) for shift in members)
+    return SimpleNamespace(needs=GraphSpec(), members=made, target=Member.target, card=SimpleNamespace(elements=()))
 
 
 def test_site_values_follow_the_atoms_of_the_table():
     cell = np.diag([3.0, 3.1, 3.2])
     crystals = [Crystal([z, 8], [[0, 0, 0], [1.5, 1.5, 1.6]], cell) for z in (11, 12, 13, 14, 15)]
     table = CrystalTable.from_crystals(crystals)
-    found = site_values(ElementWorth(), table, batch_size=2)
-    assert found.value.tolist() == [11, 8, 12, 8, 13, 8, 14, 8, 15, 8]
-    assert found.number.tolist() == found.value.tolist()
+    found = site_values(element_worth((-1, 1, 3)), table, batch_size=2)
+    assert found.value.tolist() == [12, 9, 13, 9, 14, 9, 15, 9, 16, 9]
+    assert found.number.tolist() == [11, 8, 12, 8, 13, 8, 14, 8, 15, 8]
     assert found.row.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     assert found.place.tolist() == [0, 1] * 5
+    assert found.members.shape == (3, 10)
+    assert (found.members[2] - found.members[0] == 4).all()
+    assert found.gap < 1e-9
     worth = by_element(found)
     assert worth[0].element == "O"
     assert worth[0].crystals == 5
     assert worth[0].standard_error == pytest.approx(0)
 
 
-def test_mean_of_sites_is_the_prediction_of_a_real_model():
-    """The published linear-pooling idea: a model trained with head.pooling='sites' predicts the mean of its site values."""
-    torch = pytest.importorskip("torch")
-    naica = pytest.importorskip("naica.training.property")
-    from naica.graphs.graphset import GraphSet
-
-    torch.manual_seed(0)
-    model = naica.build("cgcnn", "formation_energy_per_atom", head={"pooling": "sites"}).eval()
-
-    class One:
-        needs = model.needs
-
-        @staticmethod
-        def sites(batch):
-            with torch.no_grad():
-                return model.sites(batch).double().numpy()[None]
-
-    cell = np.diag([4.0, 4.1, 4.3])
-    crystals = [Crystal([z, 8, 8], [[0, 0, 0], [2, 2, 0], [0, 2, 2]], cell) for z in (12, 22, 40)]
-    table = CrystalTable.from_crystals(crystals)
-    found = site_values(One, table)
-    with torch.no_grad():
-        whole = model(GraphSet.build(table, model.needs).batch([0, 1, 2])).double().numpy().ravel()
-    means = [found.value[found.row == r].mean() for r in range(3)]
-    assert means == pytest.approx(whole, abs=1e-5)
+def test_rows_without_a_graph_shift_nothing():
+    cell = np.diag([3.0, 3.1, 3.2])
+    lonely = Crystal([10], [[0, 0, 0]], np.eye(3) * 30, [False] * 3)
+    table = CrystalTable.from_crystals([Crystal([11, 8], [[0, 0, 0], [1.5, 1.5, 1.6]], cell), lonely, Crystal([12], [[0, 0, 0]], cell)])
+    found = site_values(element_worth((0,)), table)
+    assert list(found.rejected) == [1]
+    assert found.row.tolist() == [0, 0, 2]
+    assert found.value.tolist() == [11, 8, 12]

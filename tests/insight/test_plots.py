@@ -4,8 +4,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from naica.errors import InputError
-from naica.insight.plots import _cell, calibration_plot, learning_plot, parity_plot, periodic_map
-from naica.structure.elements import table
+from naica.insight.plots import calibration_plot, learning_plot, parity_plot
 
 
 def data(n=200):
@@ -53,17 +52,3 @@ def test_learning_plot():
     assert len(figure.axes[0].lines) == 2
     with pytest.raises(InputError, match="'a': expected 2 positive errors"):
         learning_plot([10, 100], {"a": [0.3]}, "band_gap")
-
-
-def test_periodic_map_draws_every_element_once():
-    places = [_cell(e.number, e.group, e.period) for e in table()]
-    assert len(set(places)) == len(places)
-    figure = periodic_map({"H": -1.0, "Fe": 2.0, "U": 0.5}, "site energy (eV/atom)", {"Fe": 1200})
-    texts = [t.get_text() for t in figure.axes[0].texts]
-    assert [texts.count(e.symbol) for e in table()] == [1] * len(table())
-    assert "2\n1,200" in texts
-    assert figure.axes[1].get_xlabel() == "site energy (eV/atom)"
-    with pytest.raises(InputError, match="Qq"):
-        periodic_map({"Qq": 1.0}, "x")
-    with pytest.raises(InputError, match="no values"):
-        periodic_map({}, "x")

@@ -1,4 +1,4 @@
-"""Answers from models: predict, explain, and the list of what there is. Each takes a request and returns an `Answer`."""
+"""Answers from models: predict, and the list of what there is. Each takes a request and returns an `Answer`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from naica.app.answer import Answer, Table, number
-from naica.app.requests import ExplainRequest, PredictRequest
+from naica.app.requests import PredictRequest
 from naica.app.structures import Named, Unreadable, read_structures
 from naica.errors import NaicaError
 
@@ -100,46 +100,6 @@ def _prediction_notes(ensemble: Ensemble, rows: Sequence[dict[str, Any]]) -> tup
         return ()
     bars = "calibrated" if ensemble.calibrated else "not calibrated: the plain spread of the members"
     return (f"level of theory: {ensemble.target.level or 'unknown'}; error bars (1 standard deviation) are {bars}",)
-
-
-# --- explain -----------------------------------------------------------------------------------------------------------------
-def explain(request: ExplainRequest, progress: Report = _silent) -> Answer:
-    """Site contributions of each structure, mean over the members; their mean over the sites is the prediction.
-
-    Raises
-    ------
-    InputError
-        If the model has no contributions of sites; the message says how to train one that has.
-    """
-    good, bad = read_structures(request.files)
-    ensemble = load_model(request.model)
-    structures: list[dict[str, Any]] = []
-    for k, one in enumerate(good):
-        try:
-            structures.append(_explained(ensemble, one))
-        except NaicaError as error:
-            if ensemble.members[0].pooling != "sites":
-                raise  # it is the model that cannot, whatever the structure
-            bad.append(Unreadable(one.name, str(error)))
-        progress(k + 1, len(good))
-    blocks = tuple(_site_table(s) for s in structures) + tuple(f"{b.name}: {b.reason}" for b in bad)
-    data = {"model": request.model, "structures": structures, "failed": [_bad_row(b) for b in bad]}
-    return Answer(data, blocks, exit_code=0 if structures else 2)
-
-
-def _explained(ensemble: Ensemble, one: Named) -> dict[str, Any]:
-    from naica.graphs import graph
-
-    sites = ensemble.sites(graph(one.crystal, ensemble.needs)).mean(axis=0)
-    unit, symbols = ensemble.target.unit, one.crystal.symbols
-    rows = [{"index": i, "element": symbols[i], "contribution": float(value)} for i, value in enumerate(sites)]
-    return {"file": one.name, "formula": one.crystal.formula, "value": float(sites.mean()), "unit": unit, "sites": rows}
-
-
-def _site_table(structure: dict[str, Any]) -> Table:
-    rows = tuple((str(s["index"]), s["element"], f"{s['contribution']:+.3f}") for s in structure["sites"])
-    title = f"{structure['file']}  {structure['formula']}  prediction {structure['value']:.3f} {structure['unit']}"
-    return Table(("site", "element", "contribution"), rows, title, right=("site", "contribution"))
 
 
 # --- what there is -------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Commands about models: predict, explain, relax, train, evaluate, check, models, import-weights."""
+"""Commands about models: predict, relax, train, evaluate, check, models, import-weights."""
 
 from __future__ import annotations
 
@@ -69,13 +69,6 @@ def predict(
     from naica.app.actions_model import predict as action
 
     answer(action, requests.PredictRequest(tuple(files), model, strict), json, bar="Predicting")
-
-
-def explain(files: Files, model: Model = requests.DEFAULT_MODEL, json: Json = False) -> None:
-    """Show how much each site adds to a prediction."""
-    from naica.app.actions_model import explain as action
-
-    answer(action, requests.ExplainRequest(tuple(files), model), json, bar="Explaining")
 
 
 def relax(
@@ -166,11 +159,11 @@ def models(json: Json = False) -> None:
 
 
 def import_weights(
-    architecture: Annotated[str, typer.Argument(help="Whose weights: cgcnn.")],
-    file: Annotated[Path, typer.Argument(help="The published checkpoint (.pth.tar).")],
+    architecture: Annotated[str, typer.Argument(help="Whose weights: cgcnn or megnet.")],
+    file: Annotated[Path, typer.Argument(help="The published file (.pth.tar of CGCNN, .hdf5 of MEGNet).")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the naica model.")],
     padding: Annotated[
-        Padding, typer.Option(help="'original' repeats the quirk of the original code to compare with it.")
+        Padding, typer.Option(help="cgcnn: 'original' repeats the quirk of the original code to compare with it.")
     ] = Padding.correct,
     json: Json = False,
 ) -> None:
@@ -188,7 +181,6 @@ _COMMANDS = (
         examples("naica predict my.cif", "naica predict structures/ --json", "naica predict a.cif b.vasp --model runs/gap"),
     ),
     (relax, "relax", _USE, examples("naica relax my.cif --out relaxed.cif", "naica relax structures/ --model emt --fixed-cell --json")),
-    (explain, "explain", _USE, examples("naica explain my.cif --model runs/formation-sites")),
     (
         train,
         "train",

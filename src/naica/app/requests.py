@@ -22,10 +22,30 @@ class PredictRequest:
 
 @dataclass(frozen=True)
 class ExplainRequest:
-    """Share a prediction out among the atoms of each structure, where the model can."""
+    """Share a prediction out among the atoms of each structure.
+
+    `method`: of `naica.insight.attribution.METHODS`; ``auto`` is exact where the model can. `deletion_test`: is it faithful?
+    """
 
     files: tuple[Path, ...]
     model: str = DEFAULT_MODEL
+    method: str = "auto"
+    deletion_test: bool = False
+
+
+@dataclass(frozen=True)
+class SiteMapRequest:
+    """Average site contributions per element (and kind of site, where `columns` name the elements there) over the crystals of a source.
+
+    `rows`: only so many, drawn at random.
+    """
+
+    source: str
+    model: str
+    out: Path
+    columns: tuple[str, ...] = ()
+    method: str = "auto"
+    rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +58,25 @@ class SourceRequest:
     unit: str | None = None
     level: str | None = None
     csv: Path | None = None
+
+
+@dataclass(frozen=True)
+class SiteStudyRequest:
+    """Train on a part of a source, map the contributions of sites on held-out crystals, mine a design rule and judge it there.
+
+    `model`: look at this one instead of training. `beside`: further rules by name, for each kind of site its words.
+    """
+
+    source: SourceRequest
+    out: Path
+    columns: tuple[str, ...] = ("A", "B")
+    threshold: float = 0.2
+    epochs: int = 40
+    members: int = 2
+    seed: int = 0
+    min_share: float = 0.01
+    model: str | None = None
+    beside: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""What each element contributes where: site values of linearly pooled models, averaged per element and site (Xie & Grossman 2018).
+"""What each element contributes where: site values, averaged per element and site (Xie & Grossman, Phys. Rev. Lett. 120, 145301, 2018).
 
-In such a model the prediction of a crystal is the mean of one number per site; the mean of that number over all crystals in which an
-element sits on a site is what the element is worth there (Phys. Rev. Lett. 120, 145301, Fig. 4).
+In a linearly pooled model the prediction of a crystal is the mean of one number per site; the mean of that number over all crystals in
+which an element sits on a site is what the element is worth there. Other models' predictions are shared out by `naica.insight.attribution`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from naica.structure.elements import symbol
 
 if TYPE_CHECKING:
     from naica.data import CrystalTable
+    from naica.insight.attribution import Method
     from naica.training.ensemble import Ensemble
 
 
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 class SiteValues:
     """Contributions of all usable sites.
 
-    Value (N,) in the quantity's unit (median over members), atomic number (N,), row of the table (N,), place of the site in its crystal
-    (N,); and the rows that could have no graph, with the reason.
+    Value (N,) in the quantity's unit per site (mean over members: the shares of a median would not add up), atomic number (N,), row of the
+    table (N,), place of the site in its crystal (N,); the rows that could have no graph, with the reason; the values of each member (M, N);
+    how they were found; and by how much (largest, quantity's unit) predictions miss reference + mean over the sites.
     """
 
     value: NDArray[np.float64]
@@ -34,6 +36,9 @@ class SiteValues:
     row: NDArray[np.int64]
     place: NDArray[np.int64]
     rejected: dict[int, str]
+    members: NDArray[np.float64] | None = None
+    method: str = "exact"
+    gap: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -48,28 +53,35 @@ class Contribution:
     crystals: int
 
 
-def site_values(ensemble: Ensemble, table: CrystalTable, batch_size: int = 256) -> SiteValues:
-    """The contribution of every site of every crystal.
+def site_values(ensemble: Ensemble, table: CrystalTable, batch_size: int = 256, method: Method = "auto") -> SiteValues:
+    """The contribution of every site of every crystal, by the method `naica.insight.attribution.method_for` picks or the one asked for.
+
+    Models of the composition alone have a node for each element of a crystal where others have its atoms.
 
     Raises
     ------
     InputError
-        If the model does not pool per-site numbers, or no crystal of the table can have a graph.
+        If no crystal of the table can have a graph, and as `naica.insight.attribution.shares` does.
     """
     from naica.graphs.graphset import GraphSet
+    from naica.insight.attribution import places, shares
 
     graphs = GraphSet.build(table, ensemble.needs)
     rows = graphs.usable
     if not len(rows):
         raise InputError("no crystal of the table can have a graph: there are no sites to look at")
-    parts = [
-        np.median(ensemble.sites(graphs.batch(rows[at : at + batch_size])), axis=0).reshape(-1) for at in range(0, len(rows), batch_size)
-    ]
-    counts, numbers, _, _, _ = table.flat()
-    owner = np.repeat(np.arange(len(counts)), counts)
-    place = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-    usable = np.isin(owner, rows)
-    return SiteValues(np.concatenate(parts), numbers[usable].astype(np.int64), owner[usable], place[usable], dict(graphs.rejected))
+    found, number, row, place = [], [], [], []
+    for at in range(0, len(rows), batch_size):
+        some = rows[at : at + batch_size]
+        batch = graphs.batch(some)
+        found.append(shares(ensemble, batch, method))
+        number.append(batch["number"].numpy())
+        row.append(some[batch["system"].numpy()])
+        place.append(places(batch).numpy())
+    members = np.concatenate([one.value for one in found], axis=1)
+    numbers, rows, places_ = (np.concatenate(part) for part in (number, row, place))
+    gap = max(one.gap for one in found)
+    return SiteValues(members.mean(axis=0), numbers, rows, places_, dict(graphs.rejected), members, found[0].method, gap)
 
 
 def by_element(values: SiteValues, sites: Sequence[str] | NDArray[Any] | None = None, min_crystals: int = 1) -> list[Contribution]:

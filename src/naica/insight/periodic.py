@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MISSING, MISSING_INK = "#E5E7EB", "#9CA3AF"
 _DIVERGING, _SEQUENTIAL = "RdBu_r", "cividis"
+_FAR = 1.5
 _WIDTH = 7.2
 """inches: the text width of a two-column page, so that nothing is shrunk in print."""
 
@@ -60,12 +61,23 @@ class ElementMap:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """Values of the two ends of the colour scale."""
+        """Values of the two ends of the colour scale.
+
+        About a centre they leave out the farthest twentieth where that is far off, so that one odd element does not bleach all others.
+        """
         low, high = min(self.values.values()), max(self.values.values())
-        if self.centre is not None:
-            reach = max(high - self.centre, self.centre - low) or 1.0
-            return self.centre - reach, self.centre + reach
-        return (low, high) if high > low else (low - 0.5, high + 0.5)
+        if self.centre is None:
+            return (low, high) if high > low else (low - 0.5, high + 0.5)
+        away = sorted(abs(v - self.centre) for v in self.values.values())
+        most = away[math.ceil(0.95 * len(away)) - 1]
+        reach = (most if 0 < _FAR * most < away[-1] else away[-1]) or 1.0
+        return self.centre - reach, self.centre + reach
+
+    @property
+    def clipped(self) -> bool:
+        """Whether a value lies beyond the colour scale."""
+        low, high = self.limits
+        return any(not low <= v <= high for v in self.values.values())
 
     @property
     def lines(self) -> dict[str, tuple[str, ...]]:
@@ -75,7 +87,9 @@ class ElementMap:
         found = {}
         for name, value in self.values.items():
             error = (self.errors or {}).get(name, math.nan)
-            texts = [f"{value:{sign}.{digits}f}".replace("-", "−")]
+            shown = f"{value:{sign}.{digits}f}"
+            # −0.00 would claim a sign that the rounding ate
+            texts = [shown.replace("-", "−") if float(shown) else shown.lstrip("+-")]
             if self.errors is not None:
                 texts.append(f"±{error:.{digits}f}" if math.isfinite(error) else "±?")
             if self.counts is not None and name in self.counts:
@@ -107,9 +121,11 @@ def _in_f_rows(one: Element) -> bool:
 
 
 def _digits(values: Any, centre: float) -> int:
-    """Decimals that show two digits of a typical value."""
+    """Decimals that show two digits of the largest value, at least two decimals below ten."""
     largest = max(abs(v - centre) for v in values) or 1.0
-    return min(4, max(0, 1 - math.floor(math.log10(largest)) + (largest < 10)))
+    if largest >= 10:
+        return int(largest < 100)
+    return min(4, max(2, 1 - math.floor(math.log10(largest))))
 
 
 def _colour(shown: ElementMap, value: float) -> tuple[float, float, float]:
@@ -118,7 +134,7 @@ def _colour(shown: ElementMap, value: float) -> tuple[float, float, float]:
     low, high = shown.limits
     scale = colormaps[_SEQUENTIAL if shown.centre is None else _DIVERGING]
     # the outermost colours of the diverging scale are too dark to write on
-    share = (value - low) / (high - low)
+    share = min(1.0, max(0.0, (value - low) / (high - low)))
     red, green, blue, _ = scale(share if shown.centre is None else 0.06 + 0.88 * share)
     return float(red), float(green), float(blue)
 
@@ -179,7 +195,10 @@ def _draw_bar(figure: Figure, shown: ElementMap, height: float, bottom: float) -
     steps = [low + (high - low) * k / 255 for k in range(256)]
     axes = figure.add_axes((0.25, (bottom - 0.14) / height, 0.5, 0.09 / height))
     bar = figure.colorbar(
-        ScalarMappable(Normalize(low, high), ListedColormap([_colour(shown, v) for v in steps])), cax=axes, orientation="horizontal"
+        ScalarMappable(Normalize(low, high), ListedColormap([_colour(shown, v) for v in steps])),
+        cax=axes,
+        orientation="horizontal",
+        extend="both" if shown.clipped else "neither",
     )
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.set_label(shown.label + _legend(shown), fontsize=7, labelpad=2)
@@ -224,7 +243,8 @@ def to_html(shown: ElementMap) -> str:
 STYLE = """
 .periodic{margin:1.5rem 0;max-width:66rem}
 .periodic .grid{display:grid;grid-template-columns:repeat(18,minmax(2.6rem,1fr));gap:2px;overflow-x:auto}
-.periodic .element{min-height:3.4rem;display:flex;flex-direction:column;align-items:center;justify-content:center;border-radius:3px;line-height:1.15}
+.periodic .element{min-height:3.4rem;display:flex;flex-direction:column;align-items:center;justify-content:center}
+.periodic .element{border-radius:3px;line-height:1.15}
 .periodic .element small{font-size:.68rem}
 .periodic .missing{background:#E5E7EB;color:#6B7280}
 .periodic .scale{height:.7rem;width:24rem;max-width:100%;margin:.8rem auto 0}

@@ -6,7 +6,7 @@ Save with ``figure.savefig(path)``. Labels and units come from `naica.fields`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -144,7 +144,7 @@ def learning_plot(
 
 
 def periodic_map(values: Mapping[str, float], label: str, counts: Mapping[str, int] | None = None) -> Figure:
-    """A periodic table coloured by one value per element symbol; elements without a value stay pale.
+    """A periodic table coloured by one value per element symbol; elements without a value are grey (see `naica.insight.periodic`).
 
     `label` names the value with its unit; `counts` are written small under the symbol.
 
@@ -153,44 +153,6 @@ def periodic_map(values: Mapping[str, float], label: str, counts: Mapping[str, i
     InputError
         If there are no values or a symbol is unknown.
     """
-    from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-    from matplotlib.patches import Rectangle
+    from naica.insight.periodic import ElementMap, draw
 
-    from naica.structure.elements import element, table
-
-    if not values:
-        raise InputError("no values to draw: expected one per element symbol")
-    for name in values:
-        element(name)
-    figure, axes = _canvas(10.5, 5.6)
-    scale = Normalize(min(values.values()), max(values.values()))
-    for one in table():
-        x, y = _cell(one.number, one.group, one.period)
-        known = one.symbol in values
-        colour: Any = colormaps["cividis"](scale(values[one.symbol])) if known else "#F3F4F6"
-        axes.add_patch(Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, facecolor=colour, edgecolor="white", linewidth=0.8))
-        ink = _ink(colour) if known else "#9CA3AF"
-        axes.text(x + 0.5, y + (0.72 if known else 0.5), one.symbol, ha="center", va="center", fontsize=9, color=ink)
-        if known:
-            small = f"{values[one.symbol]:.2g}" + (f"\n{counts[one.symbol]:,}" if counts and one.symbol in counts else "")
-            axes.text(x + 0.5, y + 0.30, small, ha="center", va="center", fontsize=6, color=ink, linespacing=1.0)
-    axes.set(xlim=(-0.1, 18.1), ylim=(-0.1, 9.7), aspect="equal")
-    axes.set_axis_off()
-    figure.colorbar(ScalarMappable(scale, "cividis"), ax=axes, label=label, shrink=0.6, orientation="horizontal", pad=0.02, aspect=40)
-    return figure
-
-
-def _cell(number: int, group: int, period: int) -> tuple[float, float]:
-    """Lower left corner: main table on top (period 1 highest), lanthanides and actinides in two rows below."""
-    if 57 <= number <= 71 or 89 <= number <= 103:
-        first, row = (57, 1.0) if number <= 71 else (89, 0.0)
-        return 2.0 + number - first, row
-    return float(group - 1), 9.5 - period
-
-
-def _ink(colour: Any) -> str:
-    """Black or white, whichever is readable on the colour."""
-    red, green, blue = colour[:3]
-    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+    return draw(ElementMap(values, label, counts=counts))

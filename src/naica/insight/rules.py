@@ -1,6 +1,6 @@
 """Design rules: "A in groups 13 to 15, B in groups 4 to 6", found by searching all such conditions.
 
-A rule asks one condition of each kind of site: a range of groups, a range of periods, a block, two of these at once, or one of the elements with
+A rule asks one condition of each kind of site: a range of groups, a range of periods, both at once, a block, or one of the elements with
 the lowest site contributions. All pairs of conditions are tried: hits and sizes of every one are two matrix products.
 Many rules are tried and the best is kept, so its success in the searched rows flatters it; therefore the score is a lower bound at a level
 corrected for their number (Bonferroni), and rows that had no part in the search say what the rule is worth.
@@ -8,6 +8,7 @@ corrected for their number (Bonferroni), and rows that had no part in the search
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -82,9 +83,40 @@ def judge(rule: Rule, kinds: Kinds, hit: NDArray[np.bool_]) -> Judged:
     return Judged(rule, hits, size, all_hits, all_size, clopper_pearson(hits, size), nested_enrichment(hits, size, all_hits, all_size))
 
 
-def by_groups(ranges: Mapping[str, tuple[int, int]], elements: Sequence[str]) -> Rule:
-    """A rule that asks for ranges of groups, such as ``{"A": (13, 15), "B": (4, 6)}``; `elements` are those there are."""
-    return Rule({site: Condition(_range("group", low, high), _in_groups(elements, low, high), 1) for site, (low, high) in ranges.items()})
+def written(asked: Mapping[str, str], elements: Sequence[str]) -> Rule:
+    """A rule from words such as ``{"A": "groups 13-15 periods 5-6", "B": "groups 4-6"}``; also ``block d`` and ``elements Sr,Ba``.
+
+    `elements` are those there are on the sites.
+
+    Raises
+    ------
+    InputError
+        For words that are none of these, or that no element there is fulfils.
+    """
+    return Rule({site: _condition(words, elements) for site, words in asked.items()})
+
+
+def _condition(text: str, elements: Sequence[str]) -> Condition:
+    chosen, words, parts = frozenset(elements), [], text.split()
+    for what, which in zip(parts[::2], parts[1::2], strict=False):
+        kind = what.lower().removesuffix("s")
+        if kind in ("group", "period") and (match := re.fullmatch(r"(\d+)(?:[-–](\d+))?", which)):
+            low, high = int(match[1]), int(match[2] or match[1])
+            chosen &= frozenset(e for e in elements if low <= getattr(element(e), kind) <= high)
+            words.append(_range(kind, low, high))
+        elif kind == "block" and which in tuple("spdf"):
+            chosen &= frozenset(e for e in elements if element(e).block == which)
+            words.append(f"in the {which} block")
+        elif kind == "element":
+            chosen &= frozenset(element(e).symbol for e in which.split(","))
+            words.append(f"one of {which}")
+    if len(words) * 2 != len(parts) or not words:
+        raise InputError(
+            f"cannot read the condition {text!r}; expected, for example, 'groups 13-15 periods 5-6', 'block d' or 'elements Sr,Ba'"
+        )
+    if not chosen:
+        raise InputError(f"the condition {text!r} is fulfilled by none of the elements there are: {', '.join(elements)}")
+    return Condition(" and ".join([words[0], *(w.removeprefix("in ") for w in words[1:])]), chosen, len(words))
 
 
 def _in_groups(elements: Sequence[str], low: int, high: int) -> frozenset[str]:

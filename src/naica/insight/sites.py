@@ -46,19 +46,19 @@ def kinds_of_sites(table: CrystalTable, columns: Sequence[str] = ("A", "B"), res
         kinds[here] = column
         found[:, k] = np.bincount(owner[here], minlength=len(counts))
     if not found.all():
-        row, k = (int(i) for i in np.argwhere(found == 0)[0])
+        row, which = np.argwhere(found == 0)[0].tolist()
         raise InputError(
-            f"row {row} (id {table.ids[row]}): column {columns[k]!r} names {table.column(columns[k])[row]}, which is not in it"
+            f"row {row} (id {table.ids[row]}): column {columns[which]!r} names {table.column(columns[which])[row]}, which is not in it"
         )
     for row in np.flatnonzero([len(set(names)) < len(columns) for names in named.tolist()]):
         atoms = slice(start[row], start[row + 1])
-        kinds[atoms] = _told_apart(numbers[atoms], positions[atoms], cells[row], named[row], columns, kinds[atoms], rest, row)
+        kinds[atoms] = _told_apart(numbers[atoms], positions[atoms], cells[row], named[row], columns, kinds[atoms], rest, int(row))
     return kinds
 
 
 def _numbers(table: CrystalTable, column: str) -> NDArray[np.int64]:
     symbols = table.column(column)
-    known = {}
+    known: dict[str, int] = {}
     for name in set(symbols.tolist()):
         if not isinstance(name, str):
             raise InputError(f"column {column!r} holds {name!r}; expected an element symbol in every row")
