@@ -1,4 +1,4 @@
-"""Commands about data: data list | show | pull, graph, convert."""
+"""Commands about data: data list | show | pull, graph, convert, vectors."""
 
 from __future__ import annotations
 
@@ -90,6 +90,25 @@ def convert(
     answer(action, requests.ConvertRequest(tuple(files), out, format.value if format else None, strict), json, bar="Converting")
 
 
+def vectors(
+    formulas: Annotated[
+        Path | None, typer.Argument(help="CSV with a column formula or composition (.gz too); default: the set compositions.")
+    ] = None,
+    size: Annotated[int, typer.Option(min=1, help="Numbers per element.")] = 20,
+    binary: Annotated[bool, typer.Option("--binary", help="Count a formula once, however often it is listed.")] = False,
+    amounts: Annotated[bool, typer.Option(help="Keep the element's own amount in its environment.")] = True,
+    near: Annotated[list[str] | None, typer.Option(help="Show what is most like this element; may be repeated.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the vectors as CSV.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw a map of similarities here, and a plane beside it.")] = None,
+    json: Json = False,
+) -> None:
+    """Learn vectors of elements from formulas alone (Atom2Vec), and show which elements are alike."""
+    from naica.app.actions_vectors import VectorsRequest
+    from naica.app.actions_vectors import vectors as action
+
+    answer(action, VectorsRequest(formulas, size, binary, amounts, tuple(near or ()), out, plot), json)
+
+
 def add_to(app: typer.Typer) -> None:
     """Register this file's commands."""
     app.add_typer(data, name="data", rich_help_panel=_PANEL)
@@ -101,3 +120,8 @@ def add_to(app: typer.Typer) -> None:
         rich_help_panel=_PANEL,
         epilog=examples("naica convert a.cif b.vasp --out all.extxyz", "naica convert structures/ --out cifs/ --format cif --json"),
     )(convert)
+    app.command(
+        "vectors",
+        rich_help_panel=_PANEL,
+        epilog=examples("naica vectors --near K --near Fe", "naica vectors formulas.csv --out vectors.csv --plot alike.png"),
+    )(vectors)

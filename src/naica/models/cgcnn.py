@@ -104,7 +104,7 @@ class CGCNN(nn.Module):
             if self.padding not in ("correct", "original"):
                 raise ConfigError(f"padding {self.padding!r} is unknown; expected 'correct' or 'original'")
             if self.atoms not in get_args(Start):
-                raise ConfigError(f"atoms {self.atoms!r} is unknown; expected 'learned' or 'described'")
+                raise ConfigError(f"atoms {self.atoms!r} is unknown; expected one of {', '.join(get_args(Start))}")
             if self.width < 1 or self.layers < 0:
                 raise ConfigError(f"width {self.width} and {self.layers} layers; expected at least 1 and 0")
 
