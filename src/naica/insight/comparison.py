@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +79,7 @@ def claim(plan: Plan, out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         with _locked(out / "zoo.lock"):
-            known = json.loads(path.read_text()) if path.exists() else {"format": _FORMAT, "tasks": {}}
+            known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"format": _FORMAT, "tasks": {}}
             for task in plan.tasks:
                 mine = {"minutes": plan.minutes, "rows": task.rows}
                 theirs = known["tasks"].setdefault(task.name, mine)
@@ -158,7 +158,7 @@ def _trained(run: Run, recipe: Recipe, minutes: float, out: Path) -> dict[str, A
     material, graph_seconds = _material(task, table, config, split, out)
     epoch_seconds = _epoch_seconds(material, config)
     epochs = max(1, min(recipe.max_epochs, int(60 * minutes / epoch_seconds)))
-    config = budgeted(replace(config, epochs=epochs), 60 * minutes)
+    config = replace(config, epochs=epochs, max_cpu_seconds=60 * minutes)
     torch.manual_seed(run.seed)
     model = PropertyModel(config.architecture, config.architecture_config, config.head, material.target)
     start = time.process_time()
@@ -169,7 +169,7 @@ def _trained(run: Run, recipe: Recipe, minutes: float, out: Path) -> dict[str, A
     asked = _asked(task, table, split.test)
     return {
         "rows": {"train": len(material.train), "val": len(material.val), "test": len(rows)},
-        "missing": {"test": int(len(np.setdiff1d(asked, rows))), "train": int(len(np.setdiff1d(split.train, material.train)))},
+        "missing": {"test": len(np.setdiff1d(asked, rows)), "train": len(np.setdiff1d(split.train, material.train))},
         "rejected": _reasons(material),
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "cpu_seconds": round(spent, 2),
@@ -183,16 +183,6 @@ def _trained(run: Run, recipe: Recipe, minutes: float, out: Path) -> dict[str, A
         "data": _digest(table, task),
         "test": _judged(table, task, rows, predicted),
     }
-
-
-def budgeted(config: TrainConfig, seconds: float) -> TrainConfig:
-    """The settings with a budget of CPU seconds; with one of wall seconds, and room for a busy machine, where there is no CPU budget."""
-    from naica.training.config import TrainConfig
-
-    known = {f.name for f in fields(TrainConfig)}
-    if "max_cpu_seconds" in known:
-        return replace(config, **{"max_cpu_seconds": seconds})
-    return replace(config, max_seconds=4 * seconds)
 
 
 def _material(task: Task, table: Any, config: TrainConfig, split: Any, out: Path) -> tuple[Material, float]:
@@ -338,7 +328,9 @@ def _write(path: Path, content: dict[str, Any]) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise RunError(f"cannot write {path}: {error.strerror or error}; free some space, then start again: finished runs are kept") from error
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}; free some space, then start again: finished runs are kept"
+        ) from error
 
 
 @contextmanager

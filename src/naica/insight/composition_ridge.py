@@ -13,7 +13,7 @@ Array = NDArray[np.float64]
 def features(table: Any) -> Array:
     """(n, d) of a table: the fraction of each element, and mean, spread, least and largest of five element properties.
 
-    The properties: group, period, electronegativity (Pauling's; the mean of those known where he gave none), covalent radius (Å), mass (amu).
+    The properties: group, period, electronegativity (Pauling's; the mean of the known ones where he gave none), covalent radius, mass.
     """
     from naica.structure.elements import table as elements
 
