@@ -9,6 +9,7 @@ from pathlib import Path
 from naica.errors import InputError, NaicaError
 from naica.structure import Crystal
 
+TABLES = (".csv", ".smi")
 SUFFIXES = (".cif", ".vasp", ".poscar", ".xyz", ".extxyz", ".json", ".xsf", ".res", ".cssr", ".pdb", ".traj")
 _BARE_NAMES = ("poscar", "contcar")
 
@@ -47,6 +48,9 @@ def read_structures(paths: Iterable[Path]) -> tuple[list[Named], list[Unreadable
         raise InputError("no structure files named; give files (CIF, POSCAR, xyz, …) or folders of them")
     for file in files:
         try:
+            if file.suffix.lower() in TABLES:
+                _read_molecules(file, good, bad)
+                continue
             found = read(file)
         except (NaicaError, OSError) as error:
             bad.append(Unreadable(str(file), _without_name(str(error), file)))
@@ -55,6 +59,33 @@ def read_structures(paths: Iterable[Path]) -> tuple[list[Named], list[Unreadable
         several = len(crystals) > 1
         good += [Named(f"{file}#{k}" if several else str(file), crystal, file) for k, crystal in enumerate(crystals)]
     return good, bad
+
+
+def _read_molecules(file: Path, good: list[Named], bad: list[Unreadable]) -> None:
+    """Molecules from SMILES: the column `smiles` of a CSV, or the first word of every line of a .smi file."""
+    from naica.data.molecules import conformers
+
+    texts = _smiles(file)
+    for k, (text, placed) in enumerate(zip(texts, conformers(texts), strict=True)):
+        name = f"{file}#{k} {text}"
+        if isinstance(placed, str):
+            bad.append(Unreadable(name, placed))
+        else:
+            good.append(Named(name, Crystal(*placed, info={"smiles": text}), file))
+
+
+def _smiles(file: Path) -> list[str]:
+    from naica.data.folder import read_csv
+
+    if file.suffix.lower() == ".csv":
+        rows = read_csv(file, ["smiles"])
+        at = rows.index("smiles")
+        return [cells[at].strip() if len(cells) > at else "" for cells in rows.cells]
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read as lines of SMILES: {error}") from error
+    return [line.split()[0] for line in lines if line.strip()]
 
 
 def _files(path: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""A user's own labelled structures: a folder of structure files with a CSV of values, or one CSV that holds the structures as text."""
+"""A user's own labelled structures: a folder of structure files with a CSV of values, or one CSV with structures as text or SMILES."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from naica.fields import FIELDS, field
 from naica.structure import Crystal
 
 DEFAULT_CSV = "id_prop.csv"
-_STRUCTURE_COLUMNS = ("cif", "structure", "poscar", "file", "path", "filename")
-_TEXT_COLUMNS = ("id", "formula", "composition", "material_id")
+_STRUCTURE_COLUMNS = ("cif", "structure", "poscar", "file", "path", "filename", "smiles")
+_SMILES = "smiles"
+_TEXT_COLUMNS = ("id", "smiles", "formula", "composition", "material_id")
 _SUFFIXES = (".cif", ".vasp", ".poscar", ".xyz", ".extxyz", ".json")
 Progress = Callable[[int, int], None]
 
@@ -150,17 +151,37 @@ def from_csv(
     """One CSV whose column `structure` holds structures as text (CIF, POSCAR or JSON) or names of files relative to the CSV.
 
     Other parameters, results and errors are those of `from_folder`; `structure` defaults to the first column called cif, structure,
-    poscar, file, path or filename.
+    poscar, file, path, filename or smiles. A column called smiles gives molecules: one conformer each, heavy atoms only
+    (`naica.data.molecules`), and the column stays in the table.
     """
     label = _label(column, quantity, unit, level)
     rows = read_csv(csv, [column])
     name = structure or next((n for n in _STRUCTURE_COLUMNS if n in rows.names), "cif")
     where = rows.index(name)
+    if name.lower() == _SMILES:
+        return _assemble(rows, column, label, _molecules(rows, where, progress), None, cleaning)
 
     def parse(cells: list[str], _: str) -> Crystal:
         return _from_text(cells[where], rows.path.parent)
 
     return _assemble(rows, column, label, parse, progress, cleaning, skip=(name,))
+
+
+def _molecules(rows: Rows, at: int, progress: Progress | None) -> Callable[[list[str], str], Crystal]:
+    """What finds the molecule of a row; all are embedded here, in one go."""
+    from naica.data.molecules import conformers
+
+    texts = list(dict.fromkeys(cells[at].strip() for cells in rows.cells if len(cells) > at))
+    found = dict(zip(texts, conformers(texts, progress=progress), strict=True))
+
+    def one(cells: list[str], _: str) -> Crystal:
+        text = cells[at].strip()
+        placed = found[text]
+        if isinstance(placed, str):
+            raise InputError(placed)
+        return Crystal(*placed, info={_SMILES: text})
+
+    return one
 
 
 def _label(column: str, quantity: str | None, unit: str | None, level: Level | None) -> Label:

@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from naica.data.clean import Cleaned, Rejection
 from naica.data.parquet import add_column
@@ -32,7 +31,9 @@ Progress = Callable[[int, int], None]
 _REJECTED_KEY = b"naica.rejected"
 # so many are embedded between two writings of the cache
 _CHUNK = 2048
-_SCHEMA = pa.schema([("smiles", pa.string()), ("numbers", pa.list_(pa.uint8())), ("positions", pa.list_(pa.float32())), ("reason", pa.string())])
+_SCHEMA = pa.schema(
+    [("smiles", pa.string()), ("numbers", pa.list_(pa.uint8())), ("positions", pa.list_(pa.float32())), ("reason", pa.string())]
+)
 
 
 def from_smiles(
@@ -119,12 +120,12 @@ def _kept(folder: Path, wanted: set[str]) -> dict[str, Placed | str]:
         columns = (part[name].to_pylist() for name in ("smiles", "reason"))
         lists = (part["numbers"].combine_chunks(), part["positions"].combine_chunks())
         for row, (text, reason) in enumerate(zip(*columns, strict=True)):
-            found[text] = reason if reason is not None else (_array(lists[0], row, np.int64), _array(lists[1], row, np.float64).reshape(-1, 3))
+            if reason is not None:
+                found[text] = reason
+                continue
+            numbers, positions = (one[row].values.to_numpy(zero_copy_only=False) for one in lists)
+            found[text] = numbers.astype(np.int64), positions.astype(np.float64).reshape(-1, 3)
     return found
-
-
-def _array(lists: pa.ListArray, row: int, kind: type) -> NDArray[np.generic]:
-    return lists[row].values.to_numpy(zero_copy_only=False).astype(kind)
 
 
 def _keep(folder: Path, new: dict[str, Placed | str]) -> None:

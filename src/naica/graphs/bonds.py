@@ -1,8 +1,8 @@
 """Molecular graphs: kinds ``bonds`` (bonded atoms) and ``pairs`` (all atoms, each with itself too), with what chemistry says of both.
 
-Chemistry comes from the table column ``smiles`` (or ``Crystal.info["smiles"]``) where there is one. Where there is none it is perceived from
-the three-dimensional geometry (`naica.structure.molecule.chemistry`), which needs all hydrogens and takes the total charge from the column
-``charge``, by default 0; a molecule whose bonds cannot be perceived is a rejected row.
+Chemistry comes from the table column ``smiles`` (or ``Crystal.info["smiles"]``) where there is one. Where there is none it is
+perceived from the three-dimensional geometry (`naica.structure.molecule.chemistry`), which needs all hydrogens and takes the total charge
+from the column ``charge``, by default 0; a molecule whose bonds cannot be perceived is a rejected row.
 
 Both fields hold small whole numbers, not the vectors networks read: those are one-hot codes of these (`naica.nn.molecules`) and ten times
 larger. A property of the graph's own atoms: hydrogens that are atoms count in the degree, hydrogens that are not in the implicit valence.
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
 # the atom symbols of Duvenaud et al. (2015); anything else is the last, 43
-SYMBOLS = (
-    "C N O S F Si P Cl Br Mg Na Ca Fe As Al I B V K Tl Yb Sb Sn Ag Pd Co Se Ti Zn H Li Ge Cu Au Ni Cd In Mn Zr Cr Pt Hg Pb".split()
-)
+_TEXT = "C N O S F Si P Cl Br Mg Na Ca Fe As Al I B V K Tl Yb Sb Sn Ag Pd Co Se Ti Zn H Li Ge Cu Au Ni Cd In Mn Zr Cr Pt Hg Pb"
+SYMBOLS = tuple(_TEXT.split())
 ATOM_CODES = (
     "symbol", "degree", "hydrogens", "valence", "charge", "radicals", "hybridisation", "aromatic", "ring", "donor", "acceptor"
 )  # fmt: skip
@@ -60,7 +59,9 @@ def pairs(system: System, spec: GraphSpec) -> Made:
 
 def _molecule(system: System) -> Mol:
     if system.pbc.any():
-        raise InputError("a periodic crystal has no molecular graph; this network takes molecules (use a SMILES, or a structure without cell)")
+        raise InputError(
+            "a periodic crystal has no molecular graph; this network takes molecules (use a SMILES, or a structure without cell)"
+        )
     smiles, charge = system.columns.get("smiles"), system.columns.get("charge")
     if smiles is not None and not isinstance(smiles, str):
         raise InputError(f"smiles is {smiles!r}; expected text")

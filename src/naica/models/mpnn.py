@@ -65,10 +65,11 @@ class EdgeNetwork(nn.Module):
         for _ in range(layers):
             parts += [nn.Linear(inputs, hidden), nn.ReLU()]
             inputs = hidden
-        self.network = nn.Sequential(*parts, nn.Linear(inputs, width * out, bias=layers > 0))
+        last = nn.Linear(inputs, width * out, bias=layers > 0)
         self.shape = (width, out)
         # h and A h of one size: the default of a layer knows `inputs`, not the width the matrix is applied to
-        nn.init.normal_(self.network[-1].weight, std=(max(inputs, 1) * width) ** -0.5)
+        nn.init.normal_(last.weight, std=(inputs * width) ** -0.5)
+        self.network = nn.Sequential(*parts, last)
 
     def forward(self, edges: Tensor) -> Tensor:
         """(n, inputs) → (n, width, out)."""
@@ -76,7 +77,10 @@ class EdgeNetwork(nn.Module):
 
 
 class Attention(nn.Module):
-    """Weights of an atom's neighbours, softmax of ``a · leaky(W [h_v ⊕ h_w ⊕ e_vw])`` (Veličković et al., ICLR 2018), times their number."""
+    """Weights of an atom's neighbours: softmax of ``a · leaky(W [h_v ⊕ h_w ⊕ e_vw])``, times their number.
+
+    Veličković et al., Graph attention networks, ICLR 2018, with the edge in the score.
+    """
 
     def __init__(self, width: int, edge_width: int) -> None:
         super().__init__()

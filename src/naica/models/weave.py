@@ -6,8 +6,8 @@ linear → batch norm → relu, written R; atoms A_i, pairs P_ij of all atoms, (
     A_i'  = R( R(A_i) ⊕ Σ_j R(P_ij) )
     P_ij' = R( [ R(A_i ⊕ A_j) + R(A_j ⊕ A_i) ] ⊕ R(P_ij) )
 
-The sum over both orders, with the same weights, keeps P symmetric. Readout: tanh features of each atom, batch norm, a soft histogram of every
-feature over 11 Gaussians whose memberships are normalised to 1, summed over the atoms.
+The sum over both orders, with the same weights, keeps P symmetric. Readout: tanh features of each atom, batch norm, a soft histogram of
+every feature over 11 Gaussians whose memberships are normalised to 1, summed over the atoms.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ class Weave(nn.Module):
     class Config:
         """Settings: modules, width of every arrow, features of the histogram, and which pairs there are.
 
-        `max_bonds` leaves out pairs of atoms more bonds apart (None: all pairs); ``pair_updates=False`` keeps the pair features as they came,
-        for comparison.
+        `max_bonds` leaves out pairs of atoms more bonds apart (None: all pairs); ``pair_updates=False`` keeps the pair features as they
+        came, for comparison.
         """
 
         modules: int = 2

@@ -37,7 +37,10 @@ def atoms_duvenaud(batch: Batch) -> Tensor:
 
 
 def atoms_weave(batch: Batch) -> Tensor:
-    """(N, 75): symbol (44), degree (11), valence (7), charge, radicals, hybridisation (5), aromatic, hydrogens (5). Kearnes et al. (2016)."""
+    """(N, 75): symbol (44), degree (11), valence (7), charge, radicals, hybridisation (5), aromatic, hydrogens (5).
+
+    DeepChem's vector for the networks of Kearnes et al. (2016).
+    """
     return _atoms(batch, _WEAVE)
 
 

@@ -31,6 +31,8 @@ _BOND_ORDER_STEPS = 20_000
 # atoms nearer than this many times the sum of their covalent radii are bonded; the first that leads to valid bond orders counts. RDKit's
 # own 1.3 joins atoms across three-membered rings and lone contacts in 5 % of QM9; 1.15 in none of 310 tried
 _COVALENT_FACTORS = (1.15, 1.2, 1.3)
+# cos 130°: strained alkynes in rings of QM9 are straighter, atoms that lack a hydrogen are not
+_BENT = -0.643
 # a bond of the SMILES may be this many times longer than the covalent radii say before the geometry is held for another molecule's
 _STRETCHED = 1.7
 _POOL_FROM = 64
@@ -105,7 +107,7 @@ def place(smiles: str, hydrogens: bool = False, seed: int = SEED) -> Placed:
 
     heavy = parse(smiles)
     whole = chem.AddHs(heavy)
-    settings = rdDistGeom.ETKDGv3()
+    settings: Any = rdDistGeom.ETKDGv3()
     settings.randomSeed = seed
     settings.maxIterations = _ATTEMPTS
     with rdBase.BlockLogs():
@@ -130,7 +132,7 @@ def _apart(fragments: Sequence[Sequence[int]], positions: NDArray[np.float64]) -
     for members in fragments:
         part = positions[list(members)]
         low, high = part[:, 0].min(), part[:, 0].max()
-        placed[list(members)] = part + [edge - low, 0.0, 0.0]
+        placed[list(members)] = part + np.array([edge - low, 0.0, 0.0])
         edge += high - low + _FRAGMENT_GAP
     return placed
 
@@ -225,11 +227,27 @@ def _perceived(numbers: NDArray[np.int64], positions: NDArray[np.float64], charg
             except (ValueError, RuntimeError) as error:
                 reason = reason or str(error).strip().splitlines()[0]
                 continue
-            radicals = [atom.GetIdx() for atom in found.GetAtoms() if atom.GetNumRadicalElectrons()]
-            if not radicals:
+            fault = _fault(found, positions)
+            if not fault:
                 return found
-            reason = reason or f"atom {radicals[0]} keeps a free valence: are hydrogens missing?"
-    raise InputError(f"no valid bonds fit this geometry with charge {charge} ({reason}); give a SMILES")
+            reason = reason or fault
+    raise InputError(f"no valid bonds fit this geometry with charge {charge} ({reason}); are all hydrogens there? Else give a SMILES")
+
+
+def _fault(molecule: Mol, positions: NDArray[np.float64]) -> str:
+    """What tells that perceived bonds are not those of the molecule; empty if nothing does."""
+    for atom in molecule.GetAtoms():
+        if atom.GetNumRadicalElectrons():
+            return f"atom {atom.GetIdx()} keeps a free valence"
+        ends = [other.GetIdx() for other in atom.GetNeighbors()]
+        if str(atom.GetHybridization()) != "SP" or len(ends) != 2:
+            continue
+        # benzene without its hydrogens fits a ring of cumulated double bonds: only its angles say that it is none
+        first, second = (positions[end] - positions[atom.GetIdx()] for end in ends)
+        cosine = float(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)))
+        if cosine > _BENT:
+            return f"atom {atom.GetIdx()} has the bonds of a linear atom at an angle of {np.degrees(np.arccos(cosine)):.0f}°"
+    return ""
 
 
 def _bare(numbers: NDArray[np.int64], positions: NDArray[np.float64]) -> Mol:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from naica.data import CrystalTable
 from naica.errors import InputError
 from naica.graphs.batch import Batch
+from naica.graphs.build import columns_of
+from naica.graphs.build import columns_of
 from naica.graphs.graphset import GraphSet
 from naica.graphs.spec import GraphSpec
 from naica.structure import Crystal
@@ -34,8 +37,8 @@ class Portion:
     ids: list[str]
 
 
-def portions(source: Any, spec: GraphSpec) -> Iterator[Portion]:
-    """The source cut into portions, in its order.
+def portions(source: Any, spec: GraphSpec, ready: Callable[[CrystalTable], CrystalTable] = lambda table: table) -> Iterator[Portion]:
+    """The source cut into portions, in its order; `ready` makes a table what the graphs are built from.
 
     Raises
     ------
@@ -49,14 +52,14 @@ def portions(source: Any, spec: GraphSpec) -> Iterator[Portion]:
             raise InputError(f"these graphs were built with {source.spec}, the model needs {spec}; build them with the model's own spec")
         yield from _of_graphs(source, np.full(len(source), np.nan))
     elif isinstance(source, Crystal):
-        yield from _of_table(CrystalTable.from_crystals([source]), spec)
+        yield from _of_table(_table([source], spec), spec)
     elif isinstance(source, CrystalTable):
         for start in range(0, len(source), CHUNK_CRYSTALS):
-            yield from _of_table(source.take(np.arange(start, min(start + CHUNK_CRYSTALS, len(source)))), spec)
+            yield from _of_table(ready(source.take(np.arange(start, min(start + CHUNK_CRYSTALS, len(source))))), spec)
     elif isinstance(source, Iterable) and not isinstance(source, str | bytes | dict):
         items = iter(source)
         while chunk := list(islice(items, CHUNK_CRYSTALS)):
-            yield from _of_table(_table(chunk), spec)
+            yield from _of_table(_table(chunk, spec), spec)
     else:
         raise InputError(f"cannot predict for {type(source).__name__}; expected a Crystal, several, a CrystalTable, a GraphSet or a Batch")
 
@@ -70,11 +73,15 @@ def count(source: Any) -> int | None:
     return len(source) if isinstance(source, Sequence | CrystalTable | GraphSet) else None
 
 
-def _table(chunk: list[Any]) -> CrystalTable:
+def _table(chunk: list[Any], spec: GraphSpec) -> CrystalTable:
+    """Crystals as a table, with the columns that graphs of this spec are made from."""
     wrong = next((item for item in chunk if not isinstance(item, Crystal)), None)
     if wrong is not None:
         raise InputError(f"cannot predict for a {type(wrong).__name__}; expected Crystals (naica.read makes them from files)")
-    return CrystalTable.from_crystals(chunk, ids=[str(c.info.get("id", "")) or c.formula for c in chunk])
+    columns = {name: [c.info.get(name) for c in chunk] for name in columns_of(spec) if any(name in c.info for c in chunk)}
+    if lacking := [name for name in spec.state if name not in columns and len(chunk) == 1]:
+        raise InputError(f"this model needs {lacking[0]!r} of every system, and none is given: set Crystal.info[{lacking[0]!r}]")
+    return CrystalTable.from_crystals(chunk, columns, ids=[str(c.info.get("id", "")) or c.formula for c in chunk])
 
 
 def _of_table(table: CrystalTable, spec: GraphSpec) -> Iterator[Portion]:
