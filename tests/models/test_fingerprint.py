@@ -7,11 +7,12 @@ from naica.errors import ConfigError
 
 pytest.importorskip("rdkit", reason="needs the extra: pip install 'naica[molecules]'")
 
+from tests.models.molecular import batch_of, features, laws, renumbered, settled
+from tests.models.molecular import molecules as some
+
 from naica.models import backbone
 from naica.nn import molecules
 from naica.structure.molecule import from_smiles
-from tests.models.molecular import batch_of, features, laws, renumbered, settled
-from tests.models.molecular import molecules as some
 
 
 @pytest.mark.parametrize("norm", ["running", "none"])

@@ -8,14 +8,15 @@ from naica.errors import ConfigError, MissingPart
 
 pytest.importorskip("rdkit", reason="needs the extra: pip install 'naica[molecules]'")
 
+from tests.models.molecular import batch_of, features, laws, settled
+from tests.models.molecular import molecules as some
+
 from naica.graphs import Batch, GraphSet
 from naica.models import backbone
 from naica.models.mpnn import GRU, AdditiveSet2Set
 from naica.nn import Head, molecules
 from naica.structure import Crystal
 from naica.structure.molecule import from_smiles
-from tests.models.molecular import batch_of, features, laws, settled
-from tests.models.molecular import molecules as some
 
 VARIANTS = [
     {},
@@ -206,8 +207,13 @@ def test_dipoles_of_twenty_molecules_are_learned_by_heart():
     for _ in range(steps):
         optimiser.zero_grad()
         error = head(model(batch), batch)[:, 0] * target.std() + target.mean() - target
+        if float(error.detach().abs().max()) < 0.008:
+            break
         error.square().mean().backward()
         torch.nn.utils.clip_grad_norm_(parameters, 4.0)
         optimiser.step()
         schedule.step()
-    assert float(error.abs().max()) < 0.01
+    # in prediction mode, and molecule by molecule
+    model.eval()
+    alone = torch.stack([head(model(graphs.batch([row])), graphs.batch([row]))[0, 0] for row in rows]).detach()
+    assert float((alone * target.std() + target.mean() - target).abs().max()) < 0.01

@@ -9,13 +9,14 @@ from naica.errors import ConfigError
 
 pytest.importorskip("rdkit", reason="needs the extra: pip install 'naica[molecules]'")
 
+from tests.models.molecular import batch_of, features, laws, settled
+from tests.models.molecular import molecules as some
+
 from naica.graphs import Batch
 from naica.models import backbone
 from naica.models.weave import reverse
 from naica.nn import Head
 from naica.structure.molecule import from_smiles
-from tests.models.molecular import batch_of, features, laws, settled
-from tests.models.molecular import molecules as some
 
 
 @pytest.mark.parametrize("config", [{}, {"max_bonds": 2}, {"modules": 3}, {"modules": 1}, {"pair_updates": False}])

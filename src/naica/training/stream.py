@@ -8,13 +8,11 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from naica.data import CrystalTable
 from naica.errors import InputError
 from naica.graphs.batch import Batch
-from naica.graphs.build import columns_of
 from naica.graphs.build import columns_of
 from naica.graphs.graphset import GraphSet
 from naica.graphs.spec import GraphSpec
