@@ -43,7 +43,7 @@ def test_the_verbs_are_commands():
         "models",
         "import-weights",
     )
-    grouped = {"data": ("list", "show", "pull"), "campaign": ("status", "report", "export")}
+    grouped = {"data": ("list", "show", "pull"), "campaign": ("status", "report", "export"), "sites": ("map", "study")}
     wanted = {(name,) for name in alone} | {(group, name) for group, names in grouped.items() for name in names}
     assert wanted == set(COMMANDS)
 

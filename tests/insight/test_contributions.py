@@ -86,8 +86,8 @@ def test_site_values_follow_the_atoms_of_the_table():
 
 def test_rows_without_a_graph_shift_nothing():
     cell = np.diag([3.0, 3.1, 3.2])
-    lonely = Crystal([10], [[0, 0, 0]], np.eye(3) * 30, [False] * 3)
-    table = CrystalTable.from_crystals([Crystal([11, 8], [[0, 0, 0], [1.5, 1.5, 1.6]], cell), lonely, Crystal([12], [[0, 0, 0]], cell)])
+    places = np.array([[0, 0, 0], [1.5, 1.5, 1.6], [np.nan, 0, 0], [0, 0, 0]])
+    table = CrystalTable.from_arrays("abc", np.array([2, 1, 1]), np.array([11, 8, 10, 12]), places, np.stack([cell] * 3), [True] * 9)
     found = site_values(element_worth((0,)), table)
     assert list(found.rejected) == [1]
     assert found.row.tolist() == [0, 0, 2]

@@ -11,7 +11,7 @@ from naica.app.actions_model import load_model
 from naica.app.answer import Answer, Table, number
 from naica.app.requests import ExplainRequest, SiteMapRequest, SiteStudyRequest
 from naica.app.structures import Named, Unreadable, read_structures
-from naica.errors import NaicaError
+from naica.errors import InputError, NaicaError
 
 if TYPE_CHECKING:
     from naica.data import CrystalTable
@@ -24,6 +24,16 @@ Report = Callable[[int, int], None]
 
 def _silent(done: int, total: int) -> None:
     """For callers that need no progress."""
+
+
+def _ensemble(name: str) -> Ensemble:
+    """A model whose predictions are those of its networks."""
+    from naica.training import Ensemble
+
+    found = load_model(name)
+    if not isinstance(found, Ensemble):
+        raise InputError(f"{name} is a corrected model: its correction is no sum over sites. Explain the model it corrects")
+    return found
 
 
 # --- single structures --------------------------------------------------------------------------------------------------------------
@@ -40,7 +50,7 @@ def explain(request: ExplainRequest, progress: Report = _silent) -> Answer:
     """
     from naica.insight.attribution import method_for
 
-    ensemble = load_model(request.model)
+    ensemble = _ensemble(request.model)
     how = method_for(ensemble, request.method)  # type: ignore[arg-type]
     good, bad = read_structures(request.files)
     structures: list[dict[str, Any]] = []
@@ -135,7 +145,7 @@ def site_map(request: SiteMapRequest) -> Answer:
     from naica.insight.study import element_maps
     from naica.insight.study_files import write_maps
 
-    ensemble = load_model(request.model)
+    ensemble = _ensemble(request.model)
     table = _crystals(request.source)
     if request.rows is not None and request.rows < len(table):
         table = table.take(np.sort(np.random.default_rng(0).permutation(len(table))[: request.rows]))
@@ -188,7 +198,7 @@ def site_study(request: SiteStudyRequest) -> Answer:
     columns = (request.columns[0], request.columns[1])
     settings = StudySettings(columns, threshold=request.threshold, seed=request.seed, min_share=request.min_share)
     training = default_training(request.epochs, request.members, request.seed)
-    model = load_model(request.model) if request.model else None
+    model = _ensemble(request.model) if request.model else None
     beside = _rules(request.beside, source.table, columns)
     found = study(source.table, source.column, request.out, settings, training, model, beside)
     written = write_study(found, request.out)

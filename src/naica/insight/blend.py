@@ -58,7 +58,7 @@ class _Mixed(TorchFunctionMode):
             self._follow_on(out, atoms, index)
         elif name == "one_hot" and atoms is not None:
             return self._blend(out.to(self.weight.dtype), atoms, torch.zeros_like(out[:1], dtype=self.weight.dtype))
-        elif (by := self._atoms_of(index)) is not None and isinstance(source, Tensor):
+        elif (by := self._atoms_of(index)) is not None and isinstance(source, Tensor) and index is not None:
             if out.is_floating_point():
                 return self._blend(out, by, self._average(source, index, by))
             self._follow(out, by)
