@@ -30,6 +30,7 @@ from naica.nn.linear import linear_after_softplus, plain_linear
 from naica.nn.radial import Gaussians
 from naica.nn.segment import mean_systems, sum_edges
 from naica.nn.set2set import Gates, Set2Set
+from naica.nn.softplus import softplus
 from naica.nn.tabulated import Grid
 
 _LN2 = log(2.0)
@@ -44,7 +45,7 @@ class Dense(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs) → (n, width)."""
-        return F.softplus(linear_after_softplus(self.second, F.softplus(self.first(x)))) - _LN2
+        return softplus(linear_after_softplus(self.second, softplus(self.first(x)))) - _LN2
 
 
 class Phi(nn.Module):
@@ -61,8 +62,8 @@ class Phi(nn.Module):
 
     def rest(self, x: Tensor) -> Tensor:
         """What follows the first linear map."""
-        x = linear_after_softplus(self.third, F.softplus(linear_after_softplus(self.second, F.softplus(x))))
-        return F.softplus(x) - _LN2 if self.activated else x
+        x = linear_after_softplus(self.third, softplus(linear_after_softplus(self.second, softplus(x))))
+        return softplus(x) - _LN2 if self.activated else x
 
 
 class Block(nn.Module):

@@ -16,7 +16,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from naica.errors import ConfigError
 from naica.graphs import Batch, GraphSpec
@@ -24,6 +23,7 @@ from naica.nn.atoms import N_ELEMENTS
 from naica.nn.linear import linear_after_softplus, plain_linear
 from naica.nn.radial import Gaussians
 from naica.nn.segment import sum_edges
+from naica.nn.softplus import softplus
 from naica.nn.tabulated import Grid
 
 _LN2 = log(2.0)
@@ -42,8 +42,9 @@ class Interaction(nn.Module):
 
     def filters(self, gaussians: Tensor) -> Tensor:
         """Gaussians (n, ·) of some distances → filters (n, C)."""
-        x = linear_after_softplus(self.filter_second, F.softplus(self.filter_first(gaussians)))
-        return F.softplus(x) - _LN2 if self.activated else x
+        twice = gaussians.requires_grad
+        x = linear_after_softplus(self.filter_second, softplus(self.filter_first(gaussians), twice))
+        return softplus(x, twice) - _LN2 if self.activated else x
 
     def forward(self, x: Tensor, gaussians: Tensor, grid: Grid | None, envelope: Tensor, batch: Batch) -> Tensor:
         """Atoms (N, C) → what they become; Gaussians are those of the grid's points, or of the edges where there is no grid."""
@@ -52,7 +53,7 @@ class Interaction(nn.Module):
             received = grid.filtered_sum(y, filters, batch)
         else:
             received = sum_edges(torch.index_select(y, 0, batch["edge_sender"]) * (filters * envelope[:, None]), batch)
-        return x + linear_after_softplus(self.out_second, F.softplus(self.out_first(received)))
+        return x + linear_after_softplus(self.out_second, softplus(self.out_first(received), gaussians.requires_grad))
 
 
 class SchNet(nn.Module):

@@ -8,6 +8,8 @@ from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from naica.data.labels import Level
@@ -29,7 +31,7 @@ class Known:
 
 
 def calculator(name: str) -> Calculator:
-    """The calculator called `name`: ``emt``, ``chgnet``, or ``package.module:factory`` (called without arguments).
+    """The calculator called `name`: ``emt``, ``chgnet``, the folder of a learned energy, or ``package.module:factory`` (called as it is).
 
     Each process makes it once and shares it; calculators here are cheap to attach to one structure after the other.
 
@@ -45,13 +47,18 @@ def level_of(name: str) -> Level:
     """The level of theory of a calculator's energies. A potential's estimate never equals the DFT it was trained on."""
     if name in CALCULATORS:
         return CALCULATORS[name].level()
+    if (learned := _learned(name)) is not None:
+        return learned.level_of(name)
     factory(name)
     return Level(functional=name, code=name.partition(":")[0])
 
 
 def elements_of(name: str) -> tuple[str, ...] | None:
     """Symbols a calculator knows; None where it does not say."""
-    return CALCULATORS[name].elements if name in CALCULATORS else None
+    if name in CALCULATORS:
+        return CALCULATORS[name].elements
+    learned = _learned(name)
+    return None if learned is None else learned.card_of(name).elements or None
 
 
 def error_of(name: str) -> float | None:
@@ -71,7 +78,7 @@ def factory(name: str) -> Callable[..., object]:
     if not colon:
         near = get_close_matches(name, CALCULATORS, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(f"unknown calculator {name!r}; {hint}known: {', '.join(CALCULATORS)}, or package.module:factory")
+        raise ConfigError(f"unknown calculator {name!r}; {hint}known: {', '.join(CALCULATORS)}, a model folder, or package.module:factory")
     try:
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
@@ -83,7 +90,19 @@ def factory(name: str) -> Callable[..., object]:
 
 @cache
 def _made(name: str) -> Calculator:
-    return CALCULATORS[name].make() if name in CALCULATORS else factory(name)()  # type: ignore[return-value]
+    if name in CALCULATORS:
+        return CALCULATORS[name].make()
+    learned = _learned(name)
+    return factory(name)() if learned is None else learned.make(name)  # type: ignore[return-value]
+
+
+def _learned(name: str) -> ModuleType | None:
+    """The module of learned potentials, if `name` is the folder of a model; torch is loaded only then."""
+    if not any((Path(name) / part / "card.json").is_file() for part in ("model", "")):
+        return None
+    from naica.potential import learned
+
+    return learned
 
 
 def _emt() -> Calculator:
