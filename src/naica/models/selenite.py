@@ -1,29 +1,136 @@
-"""Selenite, naica's own property network (first version)."""
+"""Selenite: naica's own property network, made for few labels and few CPU seconds.
+
+What the comparison of networks teaches, put together. Every atom starts as what the periodic table says of its element (through a small
+network, plus a learned vector of its own). A bond speaks as a filter of its length in Å and of its length over the sum of the covalent
+radii; messages are products, so that nothing is activated per bond, and they are summed with the directions as weights
+(`naica.nn.moments`), which gives every layer the angles between all pairs of bonds at the price of a sum over bonds::
+
+    m_ij = (W_s x_j) ⊙ (W_f u_ij + b),    x = LayerNorm(v)
+    A_lm = Σ_j w_ij Y_lm(r_ij) m_ij,      p_l = |A_l| softened,   l = 1 … L
+    v_i  ← v_i + W₂ SiLU( W₁ [x_i ⊕ A_00 ⊕ p_1 ⊕ … ⊕ p_L] + b₁ ) + b₂
+
+An atom's features for the head are its last state, the same state weighted by how much attention its crystal pays to it, and its first
+state; the mean over atoms is thus a mean, an attention pooling and a mean over the composition side by side, and a head per site still
+gives contributions that add up.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from naica.errors import ConfigError
 from naica.graphs import Batch, GraphSpec
 from naica.nn import Gaussians
 from naica.nn.atoms import N_ELEMENTS, descriptors
-from naica.nn.moments import MAX_DEGREE, invariants, shells
+from naica.nn.moments import MAX_DEGREE, Shells, invariants, shells
 from naica.nn.set2set import softmax
 from naica.structure.elements import table
 
+# where bonds are, Å, and where they are in units of the sum of covalent radii
+_LENGTHS = (0.7, 6.0)
+_RELATIVE = (0.5, 2.5)
+
+
+class ElementStart(nn.Module):
+    """First vectors: a small network of the element's descriptors, plus a learned vector per element that is zero at first."""
+
+    described: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        known = descriptors()
+        self.register_buffer("described", known, persistent=False)
+        self.network = nn.Sequential(nn.Linear(known.shape[1], width), nn.SiLU(), nn.Linear(width, width))
+        self.own = nn.Embedding(N_ELEMENTS, width)
+        nn.init.zeros_(self.own.weight)
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Atomic numbers (N) → (N, width)."""
+        # once per element and not per atom
+        return torch.index_select(self.network(self.described) + self.own.weight, 0, numbers)
+
+
+class Bonds(nn.Module):
+    """What a bond's length says: Gaussians of it, and of it over the sum of the two covalent radii."""
+
+    radius: Tensor
+
+    def __init__(self, absolute: int, relative: int) -> None:
+        super().__init__()
+        self.absolute, self.relative = Gaussians(*_LENGTHS, absolute), Gaussians(*_RELATIVE, relative)
+        self.register_buffer("radius", torch.tensor([1.0, *(e.covalent_radius for e in table())]), persistent=False)
+
+    def __len__(self) -> int:
+        return len(self.absolute) + len(self.relative)
+
+    def forward(self, numbers: Tensor, around: Shells) -> Tensor:
+        """Atomic numbers (N) and surroundings of K places → (N·K, ·)."""
+        radius = self.radius[numbers].to(around.length.dtype)
+        n, places = around.rows.shape[0], around.rows.shape[2]
+        touching = (torch.index_select(radius, 0, around.sender).view(n, places) + radius[:, None]).view(-1)
+        return torch.cat([self.absolute(around.length), self.relative(around.length / touching)], dim=1)
+
+
+class MomentLayer(nn.Module):
+    """Filtered messages, their moments, and an update of the atoms by what of these no rotation changes."""
+
+    def __init__(self, width: int, edge_width: int, degree: int, dropout: float) -> None:
+        super().__init__()
+        self.degree = degree
+        self.norm = nn.LayerNorm(width)
+        self.send = nn.Linear(width, width, bias=False)
+        self.filter = nn.Linear(edge_width, width)
+        joined = (2 + degree) * width
+        self.update = nn.Sequential(nn.Linear(joined, 2 * width), nn.SiLU(), nn.Dropout(dropout), nn.Linear(2 * width, width))
+
+    def forward(self, atoms: Tensor, edges: Tensor, around: Shells) -> Tensor:
+        """Atoms (N, C), bond features (N·K, ·) → atoms (N, C)."""
+        x = self.norm(atoms)
+        messages = torch.index_select(self.send(x), 0, around.sender) * self.filter(edges)
+        return atoms + self.update(torch.cat([x, *invariants(around.moments(messages), self.degree)], dim=1))
+
+
+class Attention(nn.Module):
+    """Each head weighs its share of an atom's features by N · softmax over the system: the mean over atoms is then attention pooling."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.score = nn.Linear(width, heads)
+
+    def forward(self, atoms: Tensor, batch: Batch) -> Tensor:
+        """(N, C) → (N, C)."""
+        system = batch["system"]
+        score = self.score(atoms)
+        share = torch.stack([softmax(one, system, batch.n_systems) for one in score.unbind(1)], dim=1)
+        share = share * batch["n_atoms"][system].to(share.dtype)[:, None]
+        return (atoms.view(len(atoms), self.heads, -1) * share[:, :, None]).view(atoms.shape)
+
 
 class Selenite(nn.Module):
-    """Selenite."""
+    """naica's own property network.
+
+    It reads `neighbours` nearest atoms, but weighs them so that the last one counts nothing. Ties for the last place therefore need no
+    breaking: supercells, rotations and renumberings change nothing even where a network of nearest neighbours commonly fails.
+    """
 
     @dataclass(frozen=True)
     class Config:
-        """Settings."""
+        """Settings.
+
+        Parameters
+        ----------
+        width : features per atom; a multiple of `heads`
+        layers : rounds of messages
+        cutoff, neighbours : of the graph, Å and atoms
+        degree : highest degree of the moments, 0 (no angles) to 3
+        gaussians, relative : Gaussians of the length in Å and relative to the covalent radii
+        heads : of the attention; 0 for none
+        dropout : share of hidden units dropped in each update
+        """
 
         width: int = 64
         layers: int = 2
@@ -32,40 +139,28 @@ class Selenite(nn.Module):
         degree: int = 2
         gaussians: int = 24
         relative: int = 12
-        message: Literal["filter", "silu"] = "filter"
-        plain: bool = True
-        readout: Literal["mean", "attention"] = "attention"
-        skip: bool = True
-        norm: bool = True
-        deep_elements: bool = True
-        residual: bool = True
+        heads: int = 4
         dropout: float = 0.0
 
         def __post_init__(self) -> None:
+            if self.width < 1 or self.layers < 0:
+                raise ConfigError(f"width {self.width} and {self.layers} layers; expected at least 1 and 0")
             if not 0 <= self.degree <= MAX_DEGREE:
-                raise ConfigError(f"degree {self.degree}; expected 0 to {MAX_DEGREE}")
+                raise ConfigError(f"moments of degree {self.degree}; expected 0 to {MAX_DEGREE}")
+            if self.heads < 0 or (self.heads and self.width % self.heads):
+                raise ConfigError(f"{self.heads} heads over {self.width} features; expected a divisor of the width, or 0")
+            if not 0 <= self.dropout < 1:
+                raise ConfigError(f"dropout {self.dropout}; expected at least 0 and less than 1")
 
     def __init__(self, config: Config | None = None) -> None:
         super().__init__()
         self.config = config or self.Config()
         c = self.config
-        self.register_buffer("described", descriptors(), persistent=False)
-        radii = torch.ones(N_ELEMENTS)
-        for element in table():
-            radii[element.number] = element.covalent_radius
-        self.register_buffer("radius", radii, persistent=False)
-        n_desc = self.described.shape[1]
-        self.elements = (
-            nn.Sequential(nn.Linear(n_desc, c.width), nn.SiLU(), nn.Linear(c.width, c.width)) if c.deep_elements else nn.Linear(n_desc, c.width)
-        )
-        self.own = nn.Embedding(N_ELEMENTS, c.width)
-        nn.init.zeros_(self.own.weight)
-        self.radial = Gaussians(0.7, 6.0, c.gaussians)
-        self.relative = Gaussians(0.5, 2.5, c.relative) if c.relative else None
-        self.layers = nn.ModuleList(Layer(c, c.gaussians + c.relative) for _ in range(c.layers))
-        self.last_norm = nn.LayerNorm(c.width) if c.norm else nn.Identity()
-        if c.readout == "attention":
-            self.score = nn.Linear(c.width, 4)
+        self.start = ElementStart(c.width)
+        self.bonds = Bonds(c.gaussians, c.relative)
+        self.layers = nn.ModuleList(MomentLayer(c.width, len(self.bonds), c.degree, c.dropout) for _ in range(c.layers))
+        self.norm = nn.LayerNorm(c.width)
+        self.attention = Attention(c.width, c.heads) if c.heads else None
 
     @property
     def needs(self) -> GraphSpec:
@@ -75,73 +170,16 @@ class Selenite(nn.Module):
     @property
     def widths(self) -> dict[str, int]:
         """Width of the features by level."""
-        c = self.config
-        return {"atom": c.width * (1 + (c.readout == "attention") + c.skip)}
+        return {"atom": self.config.width * (3 if self.config.heads else 2)}
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """A batch of crystal graphs → atom features."""
-        c = self.config
-        number = batch["number"]
-        dtype = self.own.weight.dtype
-        vectors = self.elements(self.described)
-        if c.residual:
-            vectors = vectors + self.own.weight
-        start = atoms = torch.index_select(vectors, 0, number)
+        """A batch of crystal graphs → atom features (N, 3 · width)."""
+        c, numbers = self.config, batch["number"]
+        first = atoms = self.start(numbers)
         around = shells(batch, c.degree, c.neighbours, c.cutoff)
-        basis = [self.radial(around.length)]
-        radius = self.radius[number].to(around.length.dtype)
-        places = around.rows.shape[2]
-        if self.relative is not None:
-            touching = torch.index_select(radius, 0, around.sender) + radius[:, None].expand(-1, places).reshape(-1)
-            basis.append(self.relative(around.length / touching))
-        edges = torch.cat(basis, 1).to(dtype)
-        rows = around.rows
-        if c.plain:
-            mask = torch.ones_like(rows[:, :1]) if batch.degree is not None else (around.length < c.cutoff).view(rows[:, :1].shape).to(rows.dtype)
-            rows = torch.cat([mask, rows], 1)
-        rows = rows.to(dtype)
+        edges = self.bonds(numbers, around).to(atoms.dtype)
         for layer in self.layers:
-            atoms = layer(atoms, edges, around.sender, rows)
-        atoms = self.last_norm(atoms)
-        out = [atoms]
-        if c.readout == "attention":
-            score = self.score(atoms)
-            share = torch.stack([softmax(s, batch["system"], batch.n_systems) for s in score.unbind(1)], 1)
-            share = share * batch["n_atoms"][batch["system"]].to(dtype)[:, None]
-            out.append((atoms.view(len(atoms), 4, -1) * share[:, :, None]).reshape(atoms.shape))
-        if c.skip:
-            out.append(start)
-        return {"atom": torch.cat(out, 1)}
-
-
-class Layer(nn.Module):
-    """One layer."""
-
-    def __init__(self, c: Selenite.Config, edge_width: int) -> None:
-        super().__init__()
-        self.c = c
-        self.norm = nn.LayerNorm(c.width) if c.norm else nn.Identity()
-        self.send = nn.Linear(c.width, c.width, bias=False)
-        self.filter = nn.Linear(edge_width, c.width)
-        if c.message == "silu":
-            self.receive = nn.Linear(c.width, c.width, bias=False)
-        n_in = c.width * (1 + c.plain + 1 + c.degree)
-        self.update = nn.Sequential(nn.Linear(n_in, 2 * c.width), nn.SiLU(), nn.Dropout(c.dropout), nn.Linear(2 * c.width, c.width))
-
-    def forward(self, atoms: Tensor, edges: Tensor, sender: Tensor, rows: Tensor) -> Tensor:
-        c = self.c
-        x = self.norm(atoms)
-        n, _, places = rows.shape
-        sent = torch.index_select(self.send(x), 0, sender)
-        filters = self.filter(edges)
-        if c.message == "filter":
-            messages = sent * filters
-        else:
-            messages = F.silu(filters.view(n, places, -1).add_(sent.view(n, places, -1)).add_(self.receive(x)[:, None])).view(n * places, -1)
-        moments = torch.bmm(rows, messages.view(n, places, -1))
-        known = [x]
-        if c.plain:
-            known.append(moments[:, 0] * (1 / 4))
-            moments = moments[:, 1:]
-        known += invariants(moments, c.degree)
-        return atoms + self.update(torch.cat(known, 1))
+            atoms = layer(atoms, edges, around)
+        atoms = self.norm(atoms)
+        attended = [] if self.attention is None else [self.attention(atoms, batch)]
+        return {"atom": torch.cat([atoms, *attended, first], dim=1)}

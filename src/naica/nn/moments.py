@@ -58,43 +58,41 @@ class Shells:
 def shells(batch: Batch, degree: int, neighbours: int, cutoff: float) -> Shells:
     """The surroundings of a batch's atoms.
 
+    Weights are ``(1 − (d/D)²)²``. D is the distance of an atom's last neighbour where it has as many as it may, else the cut-off.
+
     Parameters
     ----------
     batch : graphs
     degree : highest degree of the harmonics, 0 to 3
-    neighbours : an atom with so many edges has its weights end at the last of them; with fewer, at the cut-off
+    neighbours : edges an atom may have
     cutoff : Å
     """
     n, receiver = len(batch["number"]), batch["edge_receiver"]
     sender, vector, length = batch["edge_sender"], batch["edge_vector"], batch["edge_length"]
     if batch.degree is not None:
         places, there = batch.degree, None
+        full = torch.full((n, 1), places >= neighbours, device=length.device)
     else:
         count = torch.bincount(receiver, minlength=n)
         places = int(count.max())
         first = torch.cumsum(count, 0) - count
-        there = receiver * places + torch.arange(len(receiver), device=receiver.device) - first[receiver]
-        sender = sender.new_zeros(n * places).index_copy(0, there, sender)
-        vector = vector.new_zeros(n * places, 3).index_copy(0, there, vector)
-        # an empty place is as far away as the cut-off, so that it weighs nothing
-        length = length.new_full((n * places,), cutoff).index_copy(0, there, length)
-    weight = _weights(length.view(n, places), neighbours, cutoff, there)
+        place = receiver * places + torch.arange(len(receiver), device=receiver.device) - first[receiver]
+        sender, vector, length = (x.new_zeros(n * places, *x.shape[1:]).index_copy(0, place, x) for x in (sender, vector, length))
+        there = length.new_zeros(n * places).index_fill(0, place, 1.0).view(n, places)
+        full = (count >= neighbours)[:, None]
+    weight = _weights(length.view(n, places), full, cutoff)
+    weight = (weight if there is None else weight * there)[:, None]
     if degree == 0:
-        return Shells(sender, length, weight[:, None])
-    y = harmonics(vector, length, degree).view(n, places, -1).transpose(1, 2)
-    return Shells(sender, length, torch.cat([weight[:, None], weight[:, None] * y], dim=1))
+        return Shells(sender, length, weight)
+    y = harmonics(vector, length, degree).view(n, places, (degree + 1) ** 2 - 1).transpose(1, 2)
+    return Shells(sender, length, torch.cat([weight, weight * y], dim=1))
 
 
-def _weights(length: Tensor, neighbours: int, cutoff: float, there: Tensor | None) -> Tensor:
-    """(1 − (d/D)²)² with D the distance of an atom's last neighbour, or the cut-off where it has fewer than it may: (N, K)."""
+def _weights(length: Tensor, full: Tensor, cutoff: float) -> Tensor:
+    """Lengths (N, K), whether an atom has all the neighbours it may (N, 1) → weights (N, K)."""
     if length.shape[1] == 0:
         return length
-    last = length.max(dim=1, keepdim=True).values
-    if length.shape[1] < neighbours:
-        last = last.new_full(last.shape, cutoff)
-    elif there is not None:
-        full = torch.zeros(length.numel(), dtype=torch.bool, device=length.device).index_fill(0, there, True).view(length.shape).all(1)
-        last = torch.where(full[:, None], last, cutoff)
+    last = torch.where(full, length.amax(dim=1, keepdim=True), cutoff)
     share = (length / last).clamp(max=1.0)
     return (1 - share * share).square()
 
