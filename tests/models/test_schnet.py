@@ -45,7 +45,7 @@ def test_the_equation_edge_by_edge(config):
             w = w if config.get("cut") else w * 0.5 * (1 + np.cos(np.pi * d / 4.0))
             received[i] += layer.inward(x[j]) * w
         x = x + layer.out_second(ssp(layer.out_first(received)))
-    torch.testing.assert_close(model(batch)["atom"], x, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(model(batch)["atom"], x, rtol=1e-5, atol=1e-6)  # centres are kept in 32 bits
 
 
 def many() -> list[Crystal]:
@@ -62,8 +62,8 @@ def test_the_grid_changes_neither_values_nor_gradients():
     exact.load_state_dict(model.state_dict())
     double = batch.to(dtype=torch.float64)
     values, wanted = model(batch)["atom"], exact(double)["atom"]
-    scale = float(wanted.abs().max())
-    assert float((values.double() - wanted).abs().max()) < 3e-6 * scale
+    scale = float(wanted.detach().abs().max())
+    assert float((values.detach().double() - wanted).detach().abs().max()) < 3e-6 * scale
     weight = torch.randn(values.shape)
     values.mul(weight).sum().backward()
     wanted.mul(weight.double()).sum().backward()
@@ -86,6 +86,7 @@ def test_messages_are_filtered_by_distance():
     assert float((model(near)["atom"] - model(far)["atom"]).abs().max()) > 1e-3
 
 
+@pytest.mark.slow
 def test_learns_ten_structures_by_heart():
     torch.manual_seed(0)
     model = build("schnet", "energy_per_atom", {"hidden": (16,), "pooling": "sites"}, width=32, interactions=2)
@@ -96,11 +97,12 @@ def test_learns_ten_structures_by_heart():
         loss = (model(batch) - y).square().mean()
         loss.backward()
         step.step()
-    assert float((model(batch) - y).abs().mean()) < 1e-2
+    assert float((model(batch) - y).detach().abs().mean()) < 1e-2
 
 
-def test_physics_contract():
-    report = check(build("schnet", "energy", {"hidden": (8,), "pooling": "sites"}, width=16, interactions=2))
+@pytest.mark.parametrize(("quantity", "pooling"), [("energy", "mean"), ("energy_per_atom", "sites")])
+def test_physics_contract(quantity, pooling):
+    report = check(build("schnet", quantity, {"hidden": (8,), "pooling": pooling}, width=16, interactions=2))
     assert report.passed, str(report)
 
 
