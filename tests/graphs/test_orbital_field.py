@@ -83,7 +83,9 @@ def crystal_of(seed: int, n: int) -> Crystal:
     draw = np.random.default_rng(seed)
     grid = np.stack(np.meshgrid(*[np.arange(2)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     fractional = (draw.permutation(grid)[:n] + 0.4 * draw.random((n, 3))) / 2
-    return Crystal.from_fractional(draw.integers(1, 104, n), fractional, np.diag(draw.uniform(5, 7, 3)) + draw.uniform(-1, 1, (3, 3)), PERIODIC)
+    return Crystal.from_fractional(
+        draw.integers(1, 104, n), fractional, np.diag(draw.uniform(5, 7, 3)) + draw.uniform(-1, 1, (3, 3)), PERIODIC
+    )
 
 
 def field(crystal: Crystal, power: float = 1, cutoff: float = 12.0) -> np.ndarray:

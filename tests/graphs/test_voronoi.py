@@ -33,9 +33,7 @@ def random_crystal(seed: int, n: int) -> Crystal:
 
 def table(found, numbers) -> np.ndarray:
     """What is known of each face and does not depend on how atoms are numbered or turned, sorted."""
-    rows = np.stack(
-        [numbers[found.receiver], numbers[found.sender], found.length, found.solid_angle, found.area, found.volume], axis=1
-    )
+    rows = np.stack([numbers[found.receiver], numbers[found.sender], found.length, found.solid_angle, found.area, found.volume], axis=1)
     return rows[np.lexsort(np.round(rows[:, ::-1], 5).T)]
 
 

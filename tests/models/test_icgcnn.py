@@ -189,7 +189,7 @@ def test_nodes_and_edges_are_updated_from_the_old_state():
         layer.norm_atoms.bias += 1.0
         layer.norm_atoms_triple.weight *= 0
     after = layer(atoms, edges, batch, chunks(batch, 13))
-    assert float((after[0] - before[0]).abs().min()) > 1e-6
+    assert float((after[0] - before[0]).detach().abs().min()) > 1e-6
     torch.testing.assert_close(after[1], before[1], rtol=0, atol=0)
 
 
@@ -234,47 +234,51 @@ def test_settings_out_of_range_are_refused():
             ICGCNN.Config(**bad)
 
 
-def angle_sum(crystal: Crystal, model: nn.Module) -> float:
-    """Σ cosθ over pairs of nearly-touching neighbours, per atom: each pair weighted by how near both are."""
-    batch = graph(crystal, model.needs)
+def angle_sum(batch: Batch) -> torch.Tensor:
+    """(B) Mean over atoms of Σ cosθ over pairs of faces, each face weighted with its solid angle."""
     first, second = triplets(batch)
     unit = batch["edge_vector"] / batch["edge_length"][:, None]
-    near = torch.exp(-((batch["edge_length"] - 2.4) ** 2) / 0.1)
-    return float(((unit[first] * unit[second]).sum(1) * near[first] * near[second]).sum()) / len(crystal)
+    weight = batch["edge_solid_angle"]
+    each = (unit[first] * unit[second]).sum(1) * weight[first] * weight[second]
+    sums = torch.zeros(batch.n_systems).index_add(0, batch["system"][batch["edge_receiver"][first]], each)
+    return sums / batch["n_atoms"]
 
 
-@pytest.mark.slow
 def test_triples_help_to_learn_angles():
-    """A target made of angles, on cells of one element: with three-body gates the error on unseen cells is smaller."""
+    """A target made of angles: one layer with three-body gates has the smaller error on unseen cells (0.09 against 0.13 of the spread)."""
     draw = np.random.default_rng(0)
 
     def cell() -> Crystal:
-        fractional = np.array([[0, 0, 0], [0.5, 0.5, 0.5]]) + 0.06 * draw.normal(size=(2, 3))
-        return Crystal.from_fractional([14, 14], fractional, np.diag(draw.uniform(2.5, 3.6, 3)), np.ones(3, bool))
+        fractional = np.array([[0, 0, 0], [0.5, 0.5, 0.5]]) + 0.08 * draw.normal(size=(2, 3))
+        shape = np.diag(draw.uniform(2.6, 3.6, 3)) + draw.uniform(-0.4, 0.4, (3, 3))
+        return Crystal.from_fractional([14, 14], fractional, shape, np.ones(3, bool))
 
     crystals = [cell() for _ in range(400)]
-    errors = {}
-    for triples in (False, True):
-        torch.manual_seed(0)
-        model = backbone("icgcnn", width=24, edge_width=16, layers=2, triples=triples, triple_width=0)
-        head = nn.Linear(24, 1)
-        batches = [graph(crystals[k : k + 50], model.needs) for k in range(0, 400, 50)]
-        target = torch.tensor([angle_sum(c, model) for c in crystals])
-        target = ((target - target.mean()) / target.std()).view(8, 50)
-        optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], lr=4e-3)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 8e-3, total_steps=40 * 6)
+    errors = {triples: fitted(crystals, triples) for triples in (False, True)}
+    assert errors[True] < 0.85 * errors[False], errors
+    assert errors[True] < 0.15, errors
 
-        def predicted(batch, model=model, head=head):
-            return head(model(batch)["atom"]).view(50, 2).mean(1)
 
-        for _ in range(40):
-            for k in range(6):
-                optimizer.zero_grad()
-                (predicted(batches[k]) - target[k]).abs().mean().backward()
-                optimizer.step()
-                schedule.step()
-        model.eval()
-        with torch.no_grad():
-            errors[triples] = float(np.mean([(predicted(batches[k]) - target[k]).abs().mean() for k in (6, 7)]))
-    assert errors[True] < 0.9 * errors[False], errors
-    assert errors[True] < 0.5, errors
+def fitted(crystals: list[Crystal], triples: bool) -> float:
+    """Error on the last quarter of the crystals, in standard deviations, after 30 epochs on the others."""
+    torch.manual_seed(0)
+    model = backbone("icgcnn", width=16, edge_width=16, layers=1, triples=triples, triple_width=0)
+    head = nn.Linear(16, 1)
+    batches = [graph(crystals[k : k + 50], model.needs) for k in range(0, 400, 50)]
+    target = torch.stack([angle_sum(batch) for batch in batches])
+    target = (target - target.mean()) / target.std()
+    optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=30 * 6)
+
+    def error(k: int) -> torch.Tensor:
+        return (head(model(batches[k])["atom"]).view(50, 2).mean(1) - target[k]).abs().mean()
+
+    for _ in range(30):
+        for k in range(6):
+            optimizer.zero_grad()
+            error(k).backward()
+            optimizer.step()
+            schedule.step()
+    model.eval()
+    with torch.no_grad():
+        return float(np.mean([error(k) for k in (6, 7)]))

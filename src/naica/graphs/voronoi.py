@@ -168,7 +168,9 @@ def _cells(points: Floats, n: int) -> tuple[Floats, Ints, Ints, Ints, float]:
     try:
         mesh = Delaunay(points)
     except QhullError as error:
-        raise InputError(f"the Voronoi cells could not be found ({str(error).splitlines()[0]}); expected atoms at finite distances") from None
+        raise InputError(
+            f"the Voronoi cells could not be found ({str(error).splitlines()[0]}); expected atoms at finite distances"
+        ) from None
     rows = np.flatnonzero((mesh.simplices < n).any(axis=1))
     simplices, planes = mesh.simplices[rows], mesh.equations[rows]
     # the hyperplane through lifted points touches the paraboloid's parallel above the circumcentre
@@ -185,9 +187,7 @@ def _cells(points: Floats, n: int) -> tuple[Floats, Ints, Ints, Ints, float]:
 _OTHERS = np.array([1, 2, 3])
 
 
-def _measured(
-    points: Floats, atom: Ints, corner: Floats, face: Ints, receiver: Ints, point: Ints, radius: float | None
-) -> Faces:
+def _measured(points: Floats, atom: Ints, corner: Floats, face: Ints, receiver: Ints, point: Ints, radius: float | None) -> Faces:
     """Solid angles, areas and volumes; without faces that have none. Cells are cut by a sphere of `radius` Å where one is given."""
     vector = points[point] - points[receiver]
     length = np.linalg.norm(vector, axis=1)

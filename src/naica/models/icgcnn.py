@@ -290,7 +290,8 @@ class ICGCNN(nn.Module):
         self.radial = Gaussians(0.0, c.cutoff, c.gaussians)
         self.edge_embedding = nn.Linear(c.gaussians + (len(_TYPICAL) if c.descriptors else 0), c.edge_width)
         self.convolutions = nn.ModuleList(
-            Convolution(c.width, c.edge_width, c.triples, c.triple_width, c.norms, updates=layer < c.layers - 1) for layer in range(c.layers)
+            Convolution(c.width, c.edge_width, c.triples, c.triple_width, c.norms, updates=layer < c.layers - 1)
+            for layer in range(c.layers)
         )
 
     @property
@@ -308,7 +309,9 @@ class ICGCNN(nn.Module):
         distance = self.radial(batch["edge_length"])
         if not self.config.descriptors:
             return distance
-        faces = [batch[name] / size for name, size in zip(("edge_solid_angle", "edge_face_area", "edge_face_volume"), _TYPICAL, strict=True)]
+        faces = [
+            batch[name] / size for name, size in zip(("edge_solid_angle", "edge_face_area", "edge_face_volume"), _TYPICAL, strict=True)
+        ]
         return torch.cat([distance, torch.stack(faces, dim=1).to(distance.dtype)], dim=1)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
