@@ -46,10 +46,10 @@ class Set2Set(nn.Module):
             self.recurrent.bias.zero_()
             self.recurrent.bias[self.width : 2 * self.width] = 1.0
 
-    def forward(self, values: Tensor, sets: Tensor, n_sets: int) -> Tensor:
+    def forward(self, values: Tensor, sets: Tensor, n_sets: int, counts: Tensor | None = None) -> Tensor:
         """Vectors (n, inputs) and the set (n) each belongs to → (n_sets, 2 · width); empty sets read zeros.
 
-        Each set's members must follow on each other, as the levels of a batch do.
+        `counts` (n) says how many equal members each stands for.
         """
         members = self.project(values)
         state = members.new_zeros(n_sets, 2 * self.width)
@@ -58,26 +58,27 @@ class Set2Set(nn.Module):
             enter, forget, candidate, leave = self.recurrent(state).chunk(4, dim=1)
             cell = self._gate(enter) * torch.tanh(candidate) + (self._gate(forget) * cell if self.carry else 0)
             query = self._gate(leave) * torch.tanh(cell)
-            state = torch.cat([query, read(members, query, sets)], dim=1)
+            state = torch.cat([query, read(members, query, sets, counts)], dim=1)
         return state
 
     def _gate(self, x: Tensor) -> Tensor:
         return torch.sigmoid(x) if self.gates == "logistic" else (0.2 * x + 0.5).clamp(0, 1)
 
 
-def read(members: Tensor, query: Tensor, sets: Tensor) -> Tensor:
+def read(members: Tensor, query: Tensor, sets: Tensor, counts: Tensor | None = None) -> Tensor:
     """What each set's query (B, C) makes of its members (n, C): their mean weighted by softmax of the products with it, (B, C)."""
     score = (members * torch.index_select(query, 0, sets)).sum(1)
-    weight = softmax(score, sets, len(query))
+    weight = softmax(score, sets, len(query), counts)
     return members.new_zeros(query.shape).index_add(0, sets, members * weight[:, None])
 
 
-def softmax(score: Tensor, sets: Tensor, n_sets: int) -> Tensor:
-    """Softmax of scores (n) within each of the sets (n) they belong to."""
+def softmax(score: Tensor, sets: Tensor, n_sets: int, counts: Tensor | None = None) -> Tensor:
+    """Softmax of scores (n) within each of the sets (n) they belong to, each counted `counts` times and its share multiplied by that."""
     with torch.no_grad():
         # the largest of a set only keeps the exponentials in range: the result does not depend on it
         top = score.new_zeros(n_sets).scatter_reduce(0, sets, score, "amax", include_self=False)
     weight = torch.exp(score - torch.index_select(top, 0, sets))
+    weight = weight if counts is None else weight * counts
     total = weight.new_zeros(n_sets).index_add(0, sets, weight)
     return weight / torch.index_select(total, 0, sets)
 
