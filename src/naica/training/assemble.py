@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from naica.errors import NaicaError
+from naica.graphs.levels import EDGE_FIELDS, fields_of
 from naica.structure.elements import symbol
 from naica.training.calibration import calibrate
 from naica.training.card import Calibration, Card, versions
 from naica.training.config import TrainConfig
 from naica.training.ensemble import Ensemble
-from naica.training.evaluation import judge
-from naica.training.property import PropertyModel, config_dict
+from naica.training.evaluation import judge, members_on, summary
+from naica.training.property import PropertyModel
 from naica.training.run import Material
 from naica.training.stream import volumes_per_atom
 
@@ -45,8 +47,8 @@ def assemble(
         name=name,
         architecture=first.architecture,
         architecture_config=first.architecture_config,
-        head=config_dict(first.head_config),
-        target=first.target.to_dict(),
+        head=first.head_config.to_dict(),
+        target=first.targets[0].to_dict(),
         members=len(members),
         elements=elements_of(material),
         ranges=ranges_of(material),
@@ -59,25 +61,28 @@ def assemble(
         versions=versions(),
     )
     plain = Ensemble(tuple(members), card)
-    calibration = _calibration(plain, material)
-    calibrated = Ensemble(plain.members, _replaced(card, calibration=calibration))
-    metrics = {part: judge(calibrated, material.part(part)).to_dict() for part in ("val", "test") if len(material.part(part))}
-    return Ensemble(plain.members, _replaced(calibrated.card, metrics=metrics))
+    calibrations = _calibrations(plain, material)
+    tasks = [
+        {"target": t.to_dict(), "calibration": asdict(calibration), "label": _label_range(material, k)}
+        for k, (t, calibration) in enumerate(zip(first.targets, calibrations, strict=True))
+    ]
+    card = replace(card, calibration=calibrations[0], tasks=tuple(tasks) if len(tasks) > 1 else ())
+    calibrated = Ensemble(plain.members, card)
+    parts = [part for part in ("val", "test") if len(material.part(part))]
+    metrics = {part: summary(judge(calibrated, material.part(part)), first.targets) for part in parts}
+    return Ensemble(plain.members, replace(card, metrics=metrics))
 
 
-def _replaced(card: Card, **changes: Any) -> Card:
-    from dataclasses import replace
-
-    return replace(card, **changes)
-
-
-def _calibration(ensemble: Ensemble, material: Material) -> Calibration:
+def _calibrations(ensemble: Ensemble, material: Material) -> list[Calibration]:
+    """Of every task, on the validation part."""
     part = material.part("val")
-    if ensemble.target.kind == "class" or not len(part):
-        return Calibration()
-    from naica.training.evaluation import members_on
-
-    return calibrate(members_on(ensemble, part), part.labels)
+    if not len(part):
+        return [Calibration() for _ in ensemble.targets]
+    found = []
+    for k, (target, members) in enumerate(zip(ensemble.targets, members_on(ensemble, part), strict=True)):
+        known = np.isfinite(part.of(k))
+        found.append(calibrate(members[:, known], part.of(k)[known]) if known.any() and target.kind != "class" else Calibration())
+    return found
 
 
 def elements_of(material: Material) -> tuple[str, ...]:
@@ -90,13 +95,17 @@ def elements_of(material: Material) -> tuple[str, ...]:
 
 def ranges_of(material: Material) -> dict[str, tuple[float, float]]:
     """What the training part covers: labels and volumes per atom without their outermost thousandths, atoms from least to most."""
-    labels = material.labelled.values[material.train]
     atoms = material.labelled.graphs.counts[material.train]
     volumes = volumes_per_atom(material.table)[material.train]
-    found = {"label": _middle(labels), "atoms": (float(atoms.min()), float(atoms.max()))}
+    found = {"label": _label_range(material, 0), "atoms": (float(atoms.min()), float(atoms.max()))}
     if np.isfinite(volumes).any():
         found["volume_per_atom"] = _middle(volumes[np.isfinite(volumes)])
     return found
+
+
+def _label_range(material: Material, task: int) -> tuple[float, float]:
+    labels = material.part("train").of(task)
+    return _middle(labels[np.isfinite(labels)])
 
 
 def _middle(values: NDArray[np.float64]) -> tuple[float, float]:
@@ -106,7 +115,7 @@ def _middle(values: NDArray[np.float64]) -> tuple[float, float]:
 def _data_of(material: Material) -> dict[str, Any]:
     rows = {part: len(getattr(material, part)) for part in ("train", "val", "test")}
     return {
-        "column": material.column,
+        "column": ", ".join(material.columns),
         "rows": rows,
         "hash": material.fingerprint,
         "left_out": {k: n for k, n in material.rejected.items() if n},
@@ -114,14 +123,17 @@ def _data_of(material: Material) -> dict[str, Any]:
 
 
 def _fields_of(model: PropertyModel) -> tuple[str, ...]:
-    if model.needs.kind == "composition":
-        return ("number", "fraction", "system", "n_atoms")
-    return ("number", "system", "n_atoms", "edge_receiver", "edge_sender", "edge_vector", "edge_length")
+    needs = model.needs
+    state = ("state",) if needs.state else ()
+    if needs.kind == "composition":
+        return ("number", "fraction", "system", "n_atoms", *state)
+    further = tuple(name for name in fields_of(needs) if name not in EDGE_FIELDS)
+    return ("number", "system", "n_atoms", *EDGE_FIELDS, "edge_length", *further, *state)
 
 
 def with_facts(ensemble: Ensemble, **facts: Any) -> Ensemble:
     """The ensemble with some entries of its card replaced (licence, citation, note, …); NaicaError for unknown ones."""
     try:
-        return Ensemble(ensemble.members, _replaced(ensemble.card, **facts))
+        return Ensemble(ensemble.members, replace(ensemble.card, **facts))
     except TypeError as error:
         raise NaicaError(str(error)) from error

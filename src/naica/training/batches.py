@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,30 +12,36 @@ from torch import Tensor
 
 from naica.graphs.batch import Batch
 from naica.graphs.graphset import GraphSet
+from naica.training.target import Labels
 
-# Lightning hands its loop whatever the loader yields
-Step = tuple[Batch, Tensor]
+# Lightning hands its loop whatever the loader yields: graphs, and the labels of each task, (B) or of sites (N), NaN where missing
+Step = tuple[Batch, tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Graphs and their labels (B), aligned; `rows` are those in use."""
+    """Graphs and the labels of each task, aligned; `rows` are those in use; `groups` (B) numbers rows that are judged apart, if any are."""
 
     graphs: GraphSet
-    values: NDArray[np.float64]
+    tasks: tuple[Labels, ...]
     rows: NDArray[np.int64]
+    groups: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def part(self, rows: NDArray[np.int64]) -> Labelled:
         """The same graphs, other rows."""
-        return Labelled(self.graphs, self.values, rows)
+        return replace(self, rows=rows)
+
+    def of(self, task: int) -> NDArray[np.float64]:
+        """Labels of one task in the rows in use: one per row, or one per atom."""
+        return self.tasks[task].of(self.rows)
 
     @property
     def labels(self) -> NDArray[np.float64]:
-        """Labels of the rows in use."""
-        return self.values[self.rows]
+        """Labels of the first task, mostly the only one."""
+        return self.of(0)
 
 
 def edges_of(graphs: GraphSet, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -97,7 +103,7 @@ class Loader:
             batch = self.data.graphs.batch(rows)
             if self.volume_augmentation:
                 batch = batch.scaled(torch.from_numpy(np.exp(self.volume_augmentation * draw.standard_normal(len(rows)))).float())
-            yield batch.to(dtype=self.dtype), torch.from_numpy(self.data.values[rows]).to(self.dtype)
+            yield batch.to(dtype=self.dtype), tuple(torch.from_numpy(task.of(rows)).to(self.dtype) for task in self.data.tasks)
 
 
 def _without_singles(steps: list[NDArray[np.int64]], seed: int | None) -> list[NDArray[np.int64]]:

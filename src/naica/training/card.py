@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,16 @@ from naica.data import Level
 from naica.errors import InputError
 from naica.fields import FIELDS
 
-FORMAT = 1
+FORMAT = 2
 """Version of the card and weights this naica writes."""
 
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+def _with_tasks(card: dict[str, Any]) -> dict[str, Any]:
+    """From format 1, when a model had one task, to 2."""
+    return {**card, "tasks": [], "format": 2}
+
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_tasks}
 """Functions from a card of format n to one of format n + 1; `read_card` applies them in turn."""
 
 _NEEDED = ("format", "architecture", "architecture_config", "head", "target", "members")
@@ -56,6 +62,8 @@ class Card:
     licence, citation, note : free text
     lineage : cards this one came from (name and level), oldest first
     versions : packages it was made with
+    tasks : of a model with several tasks, for each of them ``target``, ``calibration`` and ``label`` (its entry of `ranges`); `target`
+        and `calibration` are then those of the first, and `metrics` of each part has an entry ``tasks`` by name. Empty for one task
     """
 
     name: str
@@ -76,7 +84,29 @@ class Card:
     note: str = ""
     lineage: tuple[Mapping[str, Any], ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    tasks: tuple[Mapping[str, Any], ...] = ()
     format: int = FORMAT
+
+    def of_task(self, place: int) -> Card:
+        """The card of one task of the model alone, as if it were the only one."""
+        if not self.tasks:
+            return self
+        own = self.tasks[place]
+        name = own["target"].get("name") or own["target"]["quantity"]
+        ranges = {key: value for key, value in self.ranges.items() if key != "label"}
+        return replace(
+            self,
+            target=own["target"],
+            calibration=Calibration(**own["calibration"]),
+            ranges=ranges | ({"label": tuple(own["label"])} if own.get("label") else {}),
+            metrics={part: found["tasks"][name] for part, found in self.metrics.items() if name in found.get("tasks", {})},
+            tasks=(),
+        )
+
+    @property
+    def targets(self) -> tuple[Mapping[str, Any], ...]:
+        """What is predicted, task by task (`Target.to_dict`)."""
+        return tuple(own["target"] for own in self.tasks) or (self.target,)
 
     @property
     def level(self) -> Level | None:
@@ -132,10 +162,11 @@ def parse_card(raw: dict[str, Any], where: str) -> Card:
     if unknown:
         raise InputError(f"{where} has unknown entries {', '.join(unknown)}; the file is damaged or not from naica")
     try:
-        if raw["target"]["quantity"] not in FIELDS:
-            raise InputError(f"{where} predicts {raw['target']['quantity']!r}, a quantity this naica does not know; upgrade naica")
+        for target in (raw["target"], *(task["target"] for task in raw.get("tasks", ()))):
+            if target["quantity"] not in FIELDS:
+                raise InputError(f"{where} predicts {target['quantity']!r}, a quantity this naica does not know; upgrade naica")
         raw = {**raw, "calibration": Calibration(**raw.get("calibration", {})), "name": raw.get("name", "")}
-        raw["elements"], raw["fields"], raw["lineage"] = (tuple(raw.get(key, ())) for key in ("elements", "fields", "lineage"))
+        raw |= {key: tuple(raw.get(key, ())) for key in ("elements", "fields", "lineage", "tasks")}
         return Card(**raw)
     except (TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{where} is damaged: {error!r}") from error

@@ -69,10 +69,10 @@ def read(folder: Path) -> tuple[list[PropertyModel], Card]:
 
 
 def _member(card: Card, tensors: dict[str, Tensor], folder: Path, k: int) -> PropertyModel:
-    target = Target.from_dict(dict(card.target))
+    targets = [Target.from_dict(dict(one)) for one in card.targets]
     head = from_mapping(HeadConfig, dict(card.head), "head")
     try:
-        model = PropertyModel(card.architecture, dict(card.architecture_config), head, target)
+        model = PropertyModel(card.architecture, dict(card.architecture_config), head, targets)
     except NaicaError as error:
         raise InputError(f"{folder / CARD}: this naica cannot build the model: {error}") from error
     wanted = model.state_dict()

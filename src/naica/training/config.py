@@ -14,6 +14,8 @@ Loss = Literal["l1", "huber", "mse"]
 Schedule = Literal["one-cycle", "cosine", "constant"]
 Precision = Literal["32", "64", "bf16"]
 Kind = Literal["auto", "regression", "class"]
+Weights = Literal["none", "balanced"]
+Share = Literal["labels", "tasks"]
 
 
 @dataclass(frozen=True)
@@ -24,20 +26,38 @@ class HeadConfig:
     ----------
     hidden : widths of the hidden layers
     pooling : how atoms become one system; ``auto`` takes ``mean``, or ``system`` where the backbone has no atom level; ``sites``
-        predicts the mean of one number per site, so that sites can be read
+        predicts the mean of one number per site, so that sites can be read; labels of sites need it, and ``auto`` takes it for them
     dropout : share of hidden units dropped in training
+    state : columns (or keys of ``Crystal.info``) that describe a system as a whole, for example ``("temperature", "pressure")``; they
+        are joined to the features before these layers, whatever the network. Text, for example a column ``fidelity``, is a name: each
+        name has a learned vector
+    names : for each state variable the names it can have, none for a number; found in the training part when empty
     """
 
     hidden: tuple[int, ...] = (128,)
     pooling: Pooling = "auto"
     dropout: float = 0.0
+    state: tuple[str, ...] = ()
+    names: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(int(width) for width in self.hidden))
+        # TOML and JSON give lists, the command line a single name
+        object.__setattr__(self, "state", (self.state,) if isinstance(self.state, str) else tuple(self.state))
+        object.__setattr__(self, "names", tuple(tuple(known) for known in self.names))
+        if len(set(self.state)) != len(self.state):
+            raise ConfigError(f"head.state = {', '.join(self.state)}; expected each variable once")
+        if self.names and len(self.names) != len(self.state):
+            raise ConfigError(f"head.names has {len(self.names)} entries for {len(self.state)} state variables; leave it out, it is filled")
         one_of("pooling", self.pooling, get_args(Pooling))
         inside("dropout", self.dropout, 0.0, 0.95)
         if any(width < 1 for width in self.hidden):
             raise ConfigError(f"hidden = {self.hidden}; expected widths of at least 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types; what a head without state variables does not have is left out."""
+        plain = {"hidden": list(self.hidden), "pooling": self.pooling, "dropout": self.dropout}
+        return plain | ({"state": list(self.state), "names": [list(known) for known in self.names]} if self.state else {})
 
 
 @dataclass(frozen=True)
@@ -63,6 +83,9 @@ class TrainConfig:
         better members for the same time, less different from each other
     max_seconds : time budget of one member; the schedule comes to its end within it, at the price that the run depends on the
         machine's speed. None: only `epochs` counts, and the run is reproducible
+    max_cpu_seconds : the same in CPU seconds of this process (all its threads), which other work on the machine does not use up
+    class_weights : ``balanced`` gives both classes of a task the same weight in the loss, however rare one is
+    task_weights : of several tasks: ``labels`` weighs every label the same, ``tasks`` every task, however few labels it has
     device : ``cpu``, ``cuda`` …; None takes NAICA_DEVICE, and the CPU without it. Never falls back silently
     precision : ``32``, ``64`` or ``bf16`` (mixed)
     compile : fuse the network with torch.compile (needs a C++ compiler; pays in runs of many minutes)
@@ -89,6 +112,9 @@ class TrainConfig:
     chain: bool = False
     seed: int = 0
     max_seconds: float | None = None
+    max_cpu_seconds: float | None = None
+    class_weights: Weights = "none"
+    task_weights: Share = "labels"
     device: str | None = None
     precision: Precision = "32"
     compile: bool = False
@@ -98,7 +124,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if isinstance(self.head, Mapping):
             object.__setattr__(self, "head", from_mapping(HeadConfig, self.head, "head"))
-        for name, options in (("kind", Kind), ("loss", Loss), ("schedule", Schedule), ("precision", Precision)):
+        chosen = {"kind": Kind, "loss": Loss, "schedule": Schedule, "precision": Precision, "class_weights": Weights, "task_weights": Share}
+        for name, options in chosen.items():
             one_of(name, getattr(self, name), get_args(options))
         for name in ("epochs", "batch_size", "members", "max_edges"):
             inside(name, getattr(self, name), 1, 10**9)
@@ -108,8 +135,9 @@ class TrainConfig:
         inside("warm_up", self.warm_up, 0.0, 1.0)
         inside("clip", self.clip, 0.0, 1e9)
         inside("volume_augmentation", self.volume_augmentation, 0.0, 0.5)
-        if self.max_seconds is not None:
-            inside("max_seconds", self.max_seconds, 1e-3, 1e9)
+        for name in ("max_seconds", "max_cpu_seconds"):
+            if getattr(self, name) is not None:
+                inside(name, getattr(self, name), 1e-3, 1e9)
         if self.patience is not None:
             inside("patience", self.patience, 1, 10**9)
 
@@ -128,7 +156,7 @@ class TrainConfig:
         """As plain JSON types."""
         plain = asdict(self)
         plain["architecture_config"] = dict(self.architecture_config)
-        plain["head"]["hidden"] = list(self.head.hidden)
+        plain["head"] = self.head.to_dict()
         return plain
 
 

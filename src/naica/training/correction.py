@@ -26,6 +26,7 @@ from naica.runtime import tune
 from naica.training.batches import edges_of, plan
 from naica.training.calibration import COVERAGE, coverage, ence, spread
 from naica.training.card import Card
+from naica.training.conditions import encoded
 from naica.training.device import device_of
 from naica.training.ensemble import Ensemble, checked_factors, lowest
 from naica.training.prediction import Array, Prediction
@@ -99,7 +100,8 @@ class Corrected:
             raise ConfigError(f"members = {members}; this ensemble has {len(self.members)}")
         used = range(members or len(self.members))
         parts, done, total = [], 0, count(source)
-        for portion in portions(source, self.needs):
+        head = self.members[0].head_config
+        for portion in portions(source, self.needs, lambda table: encoded(table, head)):
             scanned = [_scan(self.members[k], portion.batch, factors) for k in used]
             fractions = element_fractions(portion.batch)
             features = [self.scalers[k](scan.pooled, fractions) for k, scan in zip(used, scanned, strict=True)]
@@ -180,7 +182,7 @@ def fit_correction(prior: Ensemble, table: CrystalTable, column: str, seed: int 
     """
     values, quantity, level = labels_of(table, column)
     _compatible(prior, quantity, level, column)
-    graphs = GraphSet.build(table, prior.needs)
+    graphs = prior.graphs(table)
     good = np.isfinite(values)
     good[list(graphs.rejected)] = False
     rows = np.flatnonzero(good)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from naica.fields import field
@@ -17,8 +18,8 @@ _REFRESH_SECONDS = 0.1
 class Display:
     """A Rich progress bar over the members of an ensemble; shows nothing if not `shown`."""
 
-    def __init__(self, members: int, target: Target, shown: bool) -> None:
-        self.members, self.target, self.shown = members, target, shown
+    def __init__(self, members: int, targets: Sequence[Target], shown: bool) -> None:
+        self.members, self.targets, self.shown = members, tuple(targets), shown
         self._bar: Any = None
         self._task: Any = None
         self._last = 0.0
@@ -38,7 +39,8 @@ class Display:
             )
             self._bar = Progress(*columns, console=Console(stderr=True))
             self._bar.start()
-            self._task = self._bar.add_task(f"training {field(self.target.quantity).symbol}", total=float(self.members), news="")
+            what = ", ".join(dict.fromkeys(field(t.quantity).symbol for t in self.targets))
+            self._task = self._bar.add_task(f"training {what}", total=float(self.members), news="")
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -59,7 +61,7 @@ class Display:
                 self._bar.update(self._task, completed=member + share)
 
         def epoch(row: dict[str, float]) -> None:
-            unit = self.target.unit or "nats"
+            unit = (self.targets[0].unit or "nats") if len(self.targets) == 1 else "σ, mean over the tasks"
             news = f"{member + 1}/{self.members}, epoch {row['epoch']:.0f}: {row['validation']:.3g} {unit}"
             self._bar.update(self._task, news=news)
 

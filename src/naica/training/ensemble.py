@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from naica.data import CrystalTable
 from naica.errors import ConfigError
 from naica.graphs.batch import Batch
+from naica.graphs.graphset import GraphSet
 from naica.graphs.spec import GraphSpec
 from naica.runtime import tune
 from naica.structure.elements import symbol
 from naica.training.calibration import sigma
-from naica.training.card import Card
+from naica.training.card import Calibration, Card
+from naica.training.conditions import encoded
 from naica.training.device import device_of
 from naica.training.prediction import Array, Prediction
-from naica.training.property import PropertyModel
+from naica.training.property import PropertyModel, only, place_of
 from naica.training.stream import Portion, Source, count, portions
 from naica.training.target import Target
 
@@ -29,15 +32,35 @@ _SMALLEST_VOLUME, _LARGEST_VOLUME = 0.2, 5.0
 
 @dataclass(frozen=True, eq=False)
 class Ensemble:
-    """Members of one architecture and target, trained from different seeds, and their card."""
+    """Members of one architecture and the same tasks (mostly one), trained from different seeds, and their card."""
 
     members: tuple[PropertyModel, ...]
     card: Card
 
     @property
-    def target(self) -> Target:
+    def targets(self) -> tuple[Target, ...]:
         """What it predicts."""
+        return self.members[0].targets
+
+    @property
+    def target(self) -> Target:
+        """The only task; InputError if there are several: then take one with `task`."""
         return self.members[0].target
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks."""
+        return tuple(t.task for t in self.targets)
+
+    def task(self, name: str) -> Ensemble:
+        """The same networks for one of their tasks alone.
+
+        Raises
+        ------
+        InputError
+            If there is no such task.
+        """
+        return Ensemble(tuple(member.task(name) for member in self.members), self.card.of_task(place_of(self.targets, name)))
 
     @property
     def needs(self) -> GraphSpec:
@@ -47,7 +70,11 @@ class Ensemble:
     @property
     def calibrated(self) -> bool:
         """Whether its error bars were fitted to labels."""
-        return self.card.calibration.n > 0
+        return all(self.card.of_task(k).calibration.n > 0 for k in range(len(self.targets)))
+
+    def graphs(self, table: CrystalTable, state: Mapping[str, Any] | None = None) -> GraphSet:
+        """The graphs of a table as this model reads them: names of state variables become their numbers, `state` sets them for all."""
+        return GraphSet.build(encoded(table, self.members[0].head_config, state), self.needs)
 
     def predict(
         self,
@@ -55,6 +82,7 @@ class Ensemble:
         volume_factors: Sequence[float] = (1.0,),
         members: int | None = None,
         progress: Callable[[int, int | None], None] | None = None,
+        state: Mapping[str, Any] | None = None,
     ) -> Prediction:
         """Predict for one system or many; works through streams in portions of bounded size.
 
@@ -66,51 +94,64 @@ class Ensemble:
             leave it at 1
         members : use only the first so many
         progress : called with (systems done, systems in all or None)
+        state : state variables for all systems, for example ``{"temperature": 300}`` or ``{"fidelity": "PBE"}``; by default each
+            system's own: a table's column, or a key of ``Crystal.info``
 
         Raises
         ------
         InputError
-            For sources of another kind, graphs of another spec and crystals that can have no graph.
+            For sources of another kind, graphs of another spec, crystals that can have no graph or lack a state variable, and models of
+            several tasks, for which there is `predict_tasks`.
         ConfigError
             For volume factors or member counts out of range.
         """
+        only(self.targets)
+        return self.predict_tasks(source, volume_factors, members, progress, state)[self.tasks[0]]
+
+    def predict_tasks(
+        self,
+        source: Source,
+        volume_factors: Sequence[float] = (1.0,),
+        members: int | None = None,
+        progress: Callable[[int, int | None], None] | None = None,
+        state: Mapping[str, Any] | None = None,
+    ) -> dict[str, Prediction]:
+        """As `predict`, for every task by its name; the networks are run once for all."""
         tune()
         factors = checked_factors(volume_factors)
+        if len(factors) > 1 and any(t.per_site for t in self.targets):
+            raise ConfigError("a scan of volumes looks for the lowest value of a structure; this model predicts values of sites")
         used = self._used(members)
-        done, total, parts = 0, count(source), []
-        for portion, values, best in self._values(source, factors, used):
-            parts.append(self._judged(portion, values, best))
-            done += len(best)
+        done, total = 0, count(source)
+        parts: list[list[Prediction]] = [[] for _ in self.targets]
+        head = self.members[0].head_config
+        device = device_of()
+        for member in used:
+            member.to(device).eval()
+        for portion in portions(source, self.needs, lambda table: encoded(table, head, state)):
+            for k, (values, best) in enumerate(scanned(used, portion.batch.to(device), factors)):
+                parts[k].append(self._judged(k, portion, values, best))
+            done += portion.batch.n_systems
             if progress is not None:
                 progress(done, total)
-        return Prediction.concat(parts)
+        return {name: Prediction.concat(found) for name, found in zip(self.tasks, parts, strict=True)}
 
     def _used(self, members: int | None) -> tuple[PropertyModel, ...]:
         if members is not None and not 1 <= members <= len(self.members):
             raise ConfigError(f"members = {members}; this ensemble has {len(self.members)}")
         return self.members[:members]
 
-    @torch.no_grad()
-    def _values(self, source: Source, factors: Array, used: tuple[PropertyModel, ...]) -> Iterator[tuple[Portion, Array, Array]]:
-        """Portions with their values (M, B) and best volume factors (B)."""
-        device = device_of()
-        for member in used:
-            member.to(device).eval()
-        for portion in portions(source, self.needs):
-            batch = portion.batch.to(device)
-            yield portion, *scanned(used, batch, factors)
+    def _judged(self, task: int, portion: Portion, values: Array, best: Array) -> Prediction:
+        target, card = self.targets[task], self.card.of_task(task)
+        value, bar = combined(target, card.calibration, values)
+        counts = portion.batch["n_atoms"].numpy() if target.per_site else None
+        best = np.ones(portion.batch.n_systems) if target.per_site else best
+        warnings = self.warnings(portion.batch, portion.volumes * best, value, task)
+        return Prediction(
+            target.quantity, target.unit, value, bar, values, best, warnings, tuple(portion.ids), target.kind, target.task, counts
+        )
 
-    def _judged(self, portion: Portion, values: Array, best: Array) -> Prediction:
-        if self.target.kind == "class":
-            value = values.mean(axis=0)
-            bar = entropy(value)
-        else:
-            value = np.median(values, axis=0)
-            bar = sigma(values, self.card.calibration)
-        warnings = self.warnings(portion.batch, portion.volumes * best, value)
-        return Prediction(self.target.quantity, self.target.unit, value, bar, values, best, warnings, tuple(portion.ids), self.target.kind)
-
-    def warnings(self, batch: Batch, volumes: Array, values: Array) -> tuple[tuple[str, ...], ...]:
+    def warnings(self, batch: Batch, volumes: Array, values: Array, task: int = 0) -> tuple[tuple[str, ...], ...]:
         """(B,) what lies outside of the training set: elements, volume per atom (Å³, NaN is unknown), predicted value."""
         found: list[list[str]] = [[] for _ in range(batch.n_systems)]
         if self.card.elements:
@@ -122,15 +163,16 @@ class Ensemble:
                 place = found[int(batch["system"][atom])]
                 if text not in place:
                     place.append(text)
-        ranges = self.card.ranges
-        for name, data, what in (
-            ("volume_per_atom", volumes, "volume {:.1f} Å³/atom"),
-            ("label", values, "predicted value {:.3f} " + self.target.unit),
+        ranges, target = self.card.of_task(task).ranges, self.targets[task]
+        systems = batch["system"].cpu().numpy() if target.per_site else np.arange(batch.n_systems)
+        for name, data, places, what in (
+            ("volume_per_atom", volumes, np.arange(batch.n_systems), "volume {:.1f} Å³/atom"),
+            ("label", values, systems, "predicted value {:.3f} " + target.unit),
         ):
-            if name in ranges and self.target.kind != "class":
+            if name in ranges and target.kind != "class":
                 low, high = ranges[name]
                 for row in np.flatnonzero((data < low) | (data > high)):
-                    found[row].append(f"{what.format(data[row])} is outside of the training range {low:.3g} to {high:.3g}")
+                    found[places[row]].append(f"{what.format(data[row])} is outside of the training range {low:.3g} to {high:.3g}")
         return tuple(tuple(texts) for texts in found)
 
     def sites(self, batch: Batch) -> NDArray[np.float64]:
@@ -147,12 +189,24 @@ class Ensemble:
 
 
 @torch.no_grad()
-def scanned(members: Sequence[PropertyModel], batch: Batch, factors: Array) -> tuple[Array, Array]:
-    """Values (M, B), each member at its best volume factor, and the factor (B) that is best for the median over members; see `lowest`."""
+def scanned(members: Sequence[PropertyModel], batch: Batch, factors: Array) -> list[tuple[Array, Array]]:
+    """For each task: values (M, B), each member at its best volume factor, and the factor (B) best for the median; see `lowest`."""
     volumes = [batch if factor == 1.0 else batch.scaled(float(factor)) for factor in factors]
-    table = np.stack([np.stack([m(v).double().cpu().numpy() for m in members]) for v in volumes])
-    best = np.stack([np.take_along_axis(of_one, lowest(of_one, factors)[None], axis=0)[0] for of_one in np.moveaxis(table, 1, 0)])
-    return best, factors[lowest(np.median(table, axis=1), factors)]
+    found = [[[v.double().cpu().numpy() for v in m.values(volume)] for m in members] for volume in volumes]
+    result = []
+    for k in range(len(members[0].targets)):
+        table = np.stack([np.stack([of_member[k] for of_member in at_volume]) for at_volume in found])
+        best = np.stack([np.take_along_axis(of_one, lowest(of_one, factors)[None], axis=0)[0] for of_one in np.moveaxis(table, 1, 0)])
+        result.append((best, factors[lowest(np.median(table, axis=1), factors)]))
+    return result
+
+
+def combined(target: Target, calibration: Calibration, members: Array) -> tuple[Array, Array]:
+    """Value and error bar of each item from (M, n) values of the members: median and calibrated bar, for classes mean and entropy."""
+    if target.kind == "class":
+        mean = members.mean(axis=0)
+        return mean, entropy(mean)
+    return np.median(members, axis=0), sigma(members, calibration)
 
 
 def lowest(values: Array, factors: Array) -> NDArray[np.int64]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ from naica.data import CrystalTable
 from naica.errors import InputError, LevelError
 from naica.fields import field
 from naica.training.batches import Labelled, edges_of, plan
-from naica.training.calibration import coverage, ence, sigma
+from naica.training.calibration import coverage, ence
+from naica.training.card import Card
+from naica.training.conditions import groups_of, levels_of
 from naica.training.device import device_of
-from naica.training.ensemble import Ensemble, entropy
+from naica.training.ensemble import Ensemble, combined
+from naica.training.property import only
 from naica.training.stream import MAX_EDGES, MAX_SYSTEMS
-from naica.training.target import labels_of
+from naica.training.target import Labels, Target, read_labels
 
 Array = NDArray[np.float64]
 
@@ -29,8 +33,9 @@ class Metrics:
     """Errors on n labels, in the quantity's unit.
 
     For regressions: `mae`, `rmse`, `r2`; `member_mae` of each member alone; `coverage_1`, `coverage_2`: share of errors within one and
-    two error bars (68 % and 95 % for a Gaussian); `ence`: expected normalised calibration error. For classes: `roc_auc`, `accuracy` at
-    one half, `log_loss` (nats).
+    two error bars (68 % and 95 % for a Gaussian); `ence`: expected normalised calibration error. For classes: `roc_auc` with its 95 %
+    bootstrap interval `roc_auc_interval`; at one half `accuracy` and `recall_0`, `recall_1`, the share of each class that is found;
+    `log_loss` (nats). All are of the labels pooled, not means over batches.
     """
 
     quantity: str
@@ -44,7 +49,10 @@ class Metrics:
     coverage_2: float | None = None
     ence: float | None = None
     roc_auc: float | None = None
+    roc_auc_interval: tuple[float, ...] = ()
     accuracy: float | None = None
+    recall_0: float | None = None
+    recall_1: float | None = None
     log_loss: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,32 +62,72 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics, and the numbers behind them: ids, labels, predictions and error bars (n)."""
+    """Metrics, and the numbers behind them: ids, labels, predictions and error bars (n); and the metrics of each level of theory apart.
+
+    For a quantity of sites n counts atoms, and the ids are those of their structures.
+    """
 
     metrics: Metrics
     ids: tuple[str, ...]
     actual: Array
     predicted: Array
     sigma: Array
+    levels: Mapping[str, Metrics] = dataclass_field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The metrics as plain JSON types, those of each level under ``levels``."""
+        return self.metrics.to_dict() | ({"levels": {name: m.to_dict() for name, m in self.levels.items()}} if self.levels else {})
 
 
 @torch.no_grad()
-def members_on(ensemble: Ensemble, part: Labelled) -> Array:
-    """(M, n) predictions of the members on labelled graphs."""
+def members_on(ensemble: Ensemble, part: Labelled) -> list[Array]:
+    """For each task (M, n) predictions of the members on labelled graphs."""
     device = device_of()
     cost = edges_of(part.graphs, part.rows)
-    found = []
+    found: list[list[Array]] = [[] for _ in ensemble.targets]
     for member in ensemble.members:
         member.to(device).eval()
     for positions in plan(cost, MAX_SYSTEMS, MAX_EDGES):
         batch = part.graphs.batch(part.rows[positions]).to(device)
-        found.append(np.stack([m(batch).double().cpu().numpy() for m in ensemble.members]))
-    return np.concatenate(found, axis=1)
+        values = [m.values(batch) for m in ensemble.members]
+        for k, own in enumerate(found):
+            own.append(np.stack([of_member[k].double().cpu().numpy() for of_member in values]))
+    return [np.concatenate(own, axis=1) for own in found]
 
 
-def judge(ensemble: Ensemble, part: Labelled) -> Metrics:
-    """Metrics on labelled graphs."""
-    return _measured(ensemble, members_on(ensemble, part), part.labels)
+def judge(ensemble: Ensemble, part: Labelled, interval: bool = False) -> dict[str, Evaluation]:
+    """Every task on labelled graphs by its name; `interval` asks for bootstrap intervals. Tasks without labels there are left out."""
+    members = members_on(ensemble, part)
+    levels = levels_of(ensemble.members[0].head_config)
+    found = {}
+    for k, target in enumerate(ensemble.targets):
+        actual, counts = part.of(k), part.tasks[k].counts(part.rows)
+        known = np.isfinite(actual)
+        if not known.any():
+            continue
+        card = ensemble.card.of_task(k)
+        group = np.repeat(part.groups[part.rows], counts)[known] if part.groups is not None else np.zeros(0, np.int64)
+        values, labels = members[k][:, known], actual[known]
+        apart = {levels[g]: _measured(target, card, values[:, group == g], labels[group == g]) for g in np.unique(group).tolist()}
+        ids = np.repeat(np.array([part.graphs.ids[r] for r in part.rows], dtype=object), counts)[known]
+        value, bar = combined(target, card.calibration, values)
+        found[target.task] = Evaluation(_measured(target, card, values, labels, interval), tuple(ids), labels, value, bar, apart)
+    return found
+
+
+def summary(found: Mapping[str, Evaluation], targets: Sequence[Target]) -> dict[str, Any]:
+    """Metrics as plain JSON types: those of the only task, or of each under ``tasks`` with the means over them.
+
+    `mean_roc_auc` is over the classes, `mean_scaled_mae` over the regressions, each in standard deviations of its training part.
+    """
+    if len(targets) == 1:
+        return next((one.to_dict() for one in found.values()), {})
+    aucs = [one.metrics.roc_auc for one in found.values() if one.metrics.roc_auc is not None]
+    errors = [found[t.task].metrics.mae / t.std for t in targets if t.task in found and found[t.task].metrics.mae is not None]  # type: ignore[operator]
+    means = {"mean_roc_auc": aucs, "mean_scaled_mae": errors}
+    return {name: float(np.mean(numbers)) for name, numbers in means.items() if numbers} | {
+        "tasks": {name: one.to_dict() for name, one in found.items()}
+    }
 
 
 def evaluate(
@@ -103,15 +151,12 @@ def evaluate(
     Raises
     ------
     InputError
-        If the column is no label, of another quantity, or has no number in these rows.
+        If the column is no label, of another quantity, or has no number in these rows; for a model of several tasks, see
+        `evaluate_tasks`.
     LevelError
         If the labels' level of theory is not the model's and `fidelity` is not declared.
     """
-    part = _labelled(ensemble, table, column, rows, fidelity)
-    members = members_on(ensemble, part)
-    metrics = _measured(ensemble, members, part.labels)
-    value, bar = _value(ensemble, members)
-    found = Evaluation(metrics, tuple(part.graphs.ids[r] for r in part.rows), part.labels, value, bar)
+    found = evaluate_tasks(ensemble, table, {only(ensemble.targets).task: column}, rows, fidelity)[ensemble.tasks[0]]
     if plot is not None:
         from naica.training.parity import parity_plot
 
@@ -119,43 +164,74 @@ def evaluate(
     return found
 
 
-def _labelled(ensemble: Ensemble, table: CrystalTable, column: str, rows: Any, fidelity: bool) -> Labelled:
-    from naica.graphs.graphset import GraphSet
+def evaluate_tasks(
+    ensemble: Ensemble,
+    table: CrystalTable,
+    columns: Mapping[str, str] | None = None,
+    rows: Sequence[int] | Array | None = None,
+    fidelity: bool = False,
+    state: Mapping[str, Any] | None = None,
+) -> dict[str, Evaluation]:
+    """Compare the predictions of every task with its labels; tasks without a label in these rows are left out.
 
+    Parameters
+    ----------
+    ensemble : the model
+    table : holds the labels; a row is used for those it has
+    columns : the column of each task by its name; default: those called like the tasks
+    rows, fidelity : as in `evaluate`
+    state : state variables for all rows, instead of the table's columns
+
+    Raises
+    ------
+    InputError, LevelError
+        As `evaluate` does.
+    """
     chosen = table if rows is None else table.take(rows)
-    values, quantity, level = labels_of(chosen, column)
-    if quantity != ensemble.target.quantity:
-        raise InputError(f"column {column!r} holds {quantity}, the model predicts {ensemble.target.quantity}")
-    own = ensemble.card.level
+    columns = columns if columns is not None else {name: name for name in ensemble.tasks}
+    labels = tuple(_checked(chosen, columns.get(t.task, t.task), t, fidelity) for t in ensemble.targets)
+    graphs = ensemble.graphs(chosen, state)
+    good = np.any([one.known for one in labels], axis=0)
+    good[[*graphs.rejected, *(row for one in labels for row in one.bad)]] = False
+    if not good.any():
+        named = ", ".join(repr(one.column) for one in labels)
+        raise InputError(f"none of {len(chosen)} rows has a number in column {named} (and a graph); there is nothing to compare")
+    groups = groups_of(chosen, ensemble.members[0].head_config) if state is None else None
+    return judge(ensemble, Labelled(graphs, labels, np.flatnonzero(good), groups), interval=True)
+
+
+def _checked(table: CrystalTable, column: str, target: Target, fidelity: bool) -> Labels:
+    found = read_labels(table, column)
+    if found.quantity != target.quantity:
+        raise InputError(f"column {column!r} holds {found.quantity}, the model predicts {target.quantity}")
+    own, level = target.level, found.level
     if not fidelity and own is not None and level is not None and not own.same(level):
         raise LevelError(f"the labels are {level}, the model was trained on {own}; pass fidelity=True to compare them all the same")
-    graphs = GraphSet.build(chosen, ensemble.needs)
-    good = np.isfinite(values)
-    good[list(graphs.rejected)] = False
-    if not good.any():
-        raise InputError(f"none of {len(values)} rows has a number in column {column!r} (and a graph); there is nothing to compare")
-    return Labelled(graphs, values, np.flatnonzero(good))
+    return found
 
 
-def _value(ensemble: Ensemble, members: Array) -> tuple[Array, Array]:
-    if ensemble.target.kind == "class":
-        mean = members.mean(axis=0)
-        return mean, entropy(mean)
-    return np.median(members, axis=0), sigma(members, ensemble.card.calibration)
-
-
-def _measured(ensemble: Ensemble, members: Array, actual: Array) -> Metrics:
-    value, bar = _value(ensemble, members)
-    quantity, unit, n = ensemble.target.quantity, ensemble.target.unit, len(actual)
-    if ensemble.target.kind == "class":
-        sure = np.clip(np.where(actual == 1, value, 1 - value), 1e-12, 1)
-        accuracy, loss = float(np.mean((value >= 0.5) == (actual == 1))), float(-np.log(sure).mean())
-        return Metrics(quantity, unit, n, roc_auc=roc_auc(value, actual), accuracy=accuracy, log_loss=loss)
+def _measured(target: Target, card: Card, members: Array, actual: Array, interval: bool = False) -> Metrics:
+    value, bar = combined(target, card.calibration, members)
+    n = len(actual)
+    if target.kind == "class":
+        ones, guess = actual == 1, value >= 0.5
+        sure = np.clip(np.where(ones, value, 1 - value), 1e-12, 1)
+        return Metrics(
+            target.quantity,
+            target.unit,
+            n,
+            roc_auc=roc_auc(value, actual),
+            roc_auc_interval=roc_auc_interval(value, actual) if interval else (),
+            accuracy=float(np.mean(guess == ones)),
+            recall_0=float(np.mean(~guess[~ones])) if not ones.all() else None,
+            recall_1=float(np.mean(guess[ones])) if ones.any() else None,
+            log_loss=float(-np.log(sure).mean()),
+        )
     errors = value - actual
     spread = float(np.sum((actual - actual.mean()) ** 2))
     return Metrics(
-        quantity,
-        field(quantity).unit,
+        target.quantity,
+        field(target.quantity).unit,
         n,
         mae=float(np.abs(errors).mean()),
         rmse=float(np.sqrt(np.mean(errors**2))),
@@ -176,3 +252,24 @@ def roc_auc(score: Array, actual: Array) -> float | None:
     if not n1 or not n0:
         return None
     return float((rankdata(score)[ones].sum() - n1 * (n1 + 1) / 2) / (n1 * n0))
+
+
+def roc_auc_interval(score: Array, actual: Array, share: float = 0.95, draws: int = 1000, seed: int = 0) -> tuple[float, ...]:
+    """Low and high end of the bootstrap interval of `roc_auc` that holds `share`; empty if a class is absent.
+
+    Rows are drawn with replacement; draws without one of the classes are left out (Efron, Ann. Statist. 7, 1 (1979)).
+    """
+    if roc_auc(score, actual) is None:
+        return ()
+    order = np.argsort(score, kind="stable")
+    ones = (actual == 1)[order]
+    ties = np.flatnonzero(np.concatenate([[True], np.diff(score[order]) > 0]))
+    draw, areas = np.random.default_rng(seed), []
+    for _ in range(draws):
+        times = np.bincount(draw.integers(0, len(score), len(score)), minlength=len(score))
+        up, down = (np.add.reduceat(times * chosen, ties) for chosen in (ones, ~ones))
+        pairs = int(up.sum()) * int(down.sum())
+        if pairs:
+            areas.append(float((up * (np.cumsum(down) - down / 2)).sum() / pairs))
+    low, high = np.quantile(areas, [(1 - share) / 2, (1 + share) / 2])
+    return float(low), float(high)

@@ -21,7 +21,12 @@ _MUST_AGREE = ("architecture", "architecture_config", "head", "kind")
 
 
 def gather(
-    folders: Sequence[str | Path], table: CrystalTable, column: str, split: Parts | None = None, name: str = "", cache: Path | None = None
+    folders: Sequence[str | Path],
+    table: CrystalTable,
+    column: str | Sequence[str],
+    split: Parts | None = None,
+    name: str = "",
+    cache: Path | None = None,
 ) -> Ensemble:
     """Put the members of several run folders of `train` together, calibrate and measure them as one ensemble.
 
@@ -48,17 +53,18 @@ def gather(
             raise InputError(f"{folder} and {folders[0]} do not go together: different {', '.join(different)}")
     config = TrainConfig.from_dict(runs[0]["settings"])
     material = prepare(table, column, config, split, cache)
+    config = material.config
     members, records = [], []
     for folder, run in zip(folders, runs, strict=True):
         if run["data"] != material.fingerprint:
             raise InputError(f"{folder} learned from other rows or labels than this table and split")
         for path in sorted(Path(folder).glob("member-*/state.pt"), key=lambda p: int(p.parent.name.split("-")[1])):
-            model = PropertyModel(config.architecture, config.architecture_config, config.head, material.target)
+            model = PropertyModel(config.architecture, config.architecture_config, config.head, material.targets)
             records.append(_restore(model, path, run["settings"]["seed"] + int(path.parent.name.split("-")[1])))
             members.append(model)
     if not members:
         raise InputError(f"no trained member in {', '.join(map(str, folders))}")
-    return assemble(members, records, material, config, name or f"{config.architecture} {material.target.quantity}")
+    return assemble(members, records, material, config, name or f"{config.architecture} {', '.join(t.quantity for t in material.targets)}")
 
 
 def _run(folder: Path) -> dict[str, Any]:

@@ -13,25 +13,35 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from naica.errors import RunError
-from naica.graphs.batch import Batch
 from naica.training.average import RunningMean
 from naica.training.batches import Labelled, Loader, Step
 from naica.training.config import TrainConfig
 from naica.training.device import device_of
 from naica.training.history import History
+from naica.training.losses import joint_loss, mean_error, weights_of
 from naica.training.property import PropertyModel
 from naica.training.schedule import rate
 
-_HUBER = 0.1
 DTYPES = {"32": torch.float32, "64": torch.float64, "bf16": torch.float32}
+
+
+class Clocks(NamedTuple):
+    """Seconds on the wall, and CPU seconds of this process with all its threads."""
+
+    wall: float
+    cpu: float
+
+    @classmethod
+    def now(cls) -> Clocks:
+        """What they show; only differences mean something."""
+        return cls(time.monotonic(), time.process_time())
 
 
 @dataclass
@@ -40,6 +50,7 @@ class Progress:
 
     epoch: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     best: float = float("inf")
     best_epoch: int = -1
     stale: int = 0
@@ -79,7 +90,8 @@ class Member(pl.LightningModule):
         self.raw = torch.compile(model.raw, dynamic=True) if config.compile else model.raw
         self.optimizer = torch.optim.AdamW(_groups(model, config.weight_decay), lr=config.learning_rate)
         self.history = History(folder, config.tensorboard)
-        self._loss_sum, self._seen, self._steps, self._started = 0.0, 0, 1, time.monotonic()
+        self.weights = weights_of(train, model.targets, config)
+        self._loss_sum, self._seen, self._steps, self._started = 0.0, 0, 1, Clocks.now()
 
     # --- Lightning's hooks ------------------------------------------------------------------------------------------------
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -92,12 +104,12 @@ class Member(pl.LightningModule):
 
     def transfer_batch_to_device(self, batch: Step, device: torch.device, dataloader_idx: int) -> Step:
         """To the device; Lightning's own way would forget the batch's degree."""
-        return (batch[0], batch[1]) if device.type == "cpu" else (batch[0].to(device), batch[1].to(device))
+        return batch if device.type == "cpu" else (batch[0].to(device), tuple(labels.to(device) for labels in batch[1]))
 
     def on_train_epoch_start(self) -> None:
         """Seed whatever is random in this epoch."""
         torch.manual_seed(self.seed * 100_003 + self.progress.epoch)
-        self._loss_sum, self._seen, self._started = 0.0, 0, time.monotonic()
+        self._loss_sum, self._seen, self._started = 0.0, 0, Clocks.now()
 
     def on_train_batch_start(self, batch: Step, batch_idx: int) -> None:
         """Set the learning rate."""
@@ -107,14 +119,13 @@ class Member(pl.LightningModule):
 
     def training_step(self, step: Step, batch_idx: int) -> Tensor:
         """The loss of one step."""
-        batch, values = step
+        batch, labels = step
         with torch.autocast(batch["n_atoms"].device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             raw = self.raw(batch)
-        loss = loss_of(
-            raw.to(values.dtype), self.model.target.to_normalised(values, batch["n_atoms"]), self.config.loss, self.model.target.kind
-        )
-        self._loss_sum += float(loss.detach()) * len(values)
-        self._seen += len(values)
+        outputs = self.model.parted(raw.to(labels[0].dtype), batch)
+        loss = joint_loss(outputs, labels, batch["n_atoms"], self.model.targets, self.weights, self.config.loss)
+        self._loss_sum += float(loss.detach()) * batch.n_systems
+        self._seen += batch.n_systems
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Step, batch_idx: int) -> None:
@@ -126,9 +137,9 @@ class Member(pl.LightningModule):
         """Judge the mean weights, keep the best, write the state."""
         p = self.progress
         p.epoch += 1
-        train_seconds = time.monotonic() - self._started
+        train_seconds = Clocks.now().wall - self._started.wall
         error = self._validated()
-        p.seconds += time.monotonic() - self._started
+        p.seconds, p.cpu_seconds = self.spent()
         better = error < p.best if len(self.validation.data) else True
         p.best, p.best_epoch, p.stale = (error, p.epoch, 0) if better else (p.best, p.best_epoch, p.stale + 1)
         if better:
@@ -159,17 +170,24 @@ class Member(pl.LightningModule):
     def share(self, step: int) -> float:
         """Share of the run that is done before a step of the current epoch: by epochs, or by time if that is further."""
         by_epochs = (self.progress.epoch + step / self._steps) / self.config.epochs
-        return min(1.0, max(by_epochs, self.spent() / self.config.max_seconds if self.config.max_seconds else 0.0))
+        return min(1.0, max(by_epochs, self.budget_used()))
 
-    def spent(self) -> float:
+    def spent(self) -> Clocks:
         """Seconds of training so far, those before an interruption included."""
-        return self.progress.seconds + time.monotonic() - self._started
+        now, p = Clocks.now(), self.progress
+        return Clocks(p.seconds + now.wall - self._started.wall, p.cpu_seconds + now.cpu - self._started.cpu)
+
+    def budget_used(self) -> float:
+        """Share of the time budget that is spent, of the one that is further; 0 without one."""
+        limits = Clocks(*(limit or float("inf") for limit in (self.config.max_seconds, self.config.max_cpu_seconds)))
+        return max(one / limit for one, limit in zip(self.spent(), limits, strict=True))
 
     @property
     def finished(self) -> bool:
         """Whether all epochs are done, the time is up, or nothing got better for too long."""
         p, c = self.progress, self.config
-        out_of_time = c.max_seconds is not None and p.seconds >= c.max_seconds
+        limits = ((p.seconds, c.max_seconds), (p.cpu_seconds, c.max_cpu_seconds))
+        out_of_time = any(limit is not None and spent >= limit for spent, limit in limits)
         return p.epoch >= c.epochs or out_of_time or (c.patience is not None and p.stale >= c.patience)
 
     def _validated(self) -> float:
@@ -222,10 +240,9 @@ class _Steps:
         member = self.member
         member.loader.epoch = member.progress.epoch
         member._steps = len(member.loader.steps(member.progress.epoch))
-        limit = member.config.max_seconds
         for step in member.loader:
             yield step
-            if limit is not None and member.spent() >= limit:
+            if member.budget_used() >= 1.0:
                 return
 
 
@@ -289,33 +306,6 @@ class _quiet:
         self._filters.__exit__(None, None, None)
         for name, level in self._levels.items():
             logging.getLogger(name).setLevel(level)
-
-
-def loss_of(raw: Tensor, wanted: Tensor, loss: str, kind: str) -> Tensor:
-    """Loss of normalised outputs (B, n_out) against normalised labels (B)."""
-    if kind == "class":
-        return F.cross_entropy(raw, wanted.long())
-    if loss == "mse":
-        return F.mse_loss(raw[:, 0], wanted)
-    if loss == "l1":
-        return F.l1_loss(raw[:, 0], wanted)
-    return F.huber_loss(raw[:, 0], wanted, delta=_HUBER) / _HUBER
-
-
-@torch.no_grad()
-def mean_error(model: PropertyModel, loader: Loader, device: torch.device) -> float:
-    """Mean absolute error in the quantity's unit, or mean cross entropy of a class target; leaves the model in training mode as it was."""
-    was, total = model.training, 0.0
-    model.eval()
-    for batch, values in loader:
-        moved: Batch = batch.to(device)
-        raw, wanted = model.raw(moved), values.to(device)
-        if model.target.kind == "class":
-            total += float(F.cross_entropy(raw, wanted.long(), reduction="sum"))
-        else:
-            total += float((model.target.to_physical(raw, moved["n_atoms"]) - wanted).abs().sum())
-    model.train(was)
-    return total / max(len(loader.data), 1)
 
 
 def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:

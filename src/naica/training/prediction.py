@@ -15,18 +15,20 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Prediction:
-    """Predictions of an ensemble for B systems.
+    """Predictions of an ensemble for B systems; of a quantity of sites for their N atoms, one system after the other.
 
     Parameters
     ----------
     quantity, unit : what the values are
-    value : (B,) median over the members, each at its best volume; for classes the mean probability of class 1
-    sigma : (B,) calibrated error bar, one standard deviation; for classes the entropy of the probability in bits
-    members : (M, B) values of the members
+    value : (B or N,) median over the members, each at its best volume; for classes the mean probability of class 1
+    sigma : (B or N,) calibrated error bar, one standard deviation; for classes the entropy of the probability in bits
+    members : (M, B or N) values of the members
     best_volume : (B,) volume factor at which the median member is lowest (1 without a volume scan)
     warnings : (B,) what makes a prediction doubtful
     ids : (B,) ids of the systems, where they have any
     kind : regression or class
+    task : what it is called among the tasks of its model
+    counts : (B,) atoms of each system, for a quantity of sites
     """
 
     quantity: str
@@ -38,26 +40,44 @@ class Prediction:
     warnings: tuple[tuple[str, ...], ...]
     ids: tuple[str, ...] = ()
     kind: str = "regression"
+    task: str = ""
+    counts: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
-        return len(self.value)
+        return len(self.best_volume)
+
+    def lists(self) -> list[Array]:
+        """For a quantity of sites: the values of each system's atoms, in their order.
+
+        Raises
+        ------
+        InputError
+            For a quantity of systems.
+        """
+        if self.counts is None:
+            raise InputError(f"{self.quantity} is a quantity of systems: its values are one number each")
+        return np.split(self.value, np.cumsum(self.counts)[:-1])
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """One plain dictionary per system, for JSON."""
         spread = "entropy" if self.kind == "class" else "sigma"
-        return [
-            {
-                "id": self.ids[k] if self.ids else "",
-                "quantity": self.quantity,
-                "value": float(self.value[k]),
-                spread: float(self.sigma[k]),
-                "unit": self.unit,
-                "members": [float(v) for v in self.members[:, k]],
-                "best_volume": float(self.best_volume[k]),
-                "warnings": list(self.warnings[k]),
-            }
-            for k in range(len(self))
-        ]
+        ends = np.cumsum(self.counts if self.counts is not None else np.ones(len(self), np.int64))
+        rows = []
+        for k, stop in enumerate(ends.tolist()):
+            own: Any = slice(stop - int(self.counts[k]), stop) if self.counts is not None else k
+            rows.append(
+                {
+                    "id": self.ids[k] if self.ids else "",
+                    "quantity": self.quantity,
+                    "value": self.value[own].tolist(),
+                    spread: self.sigma[own].tolist(),
+                    "unit": self.unit,
+                    "members": self.members[:, own].tolist(),
+                    "best_volume": float(self.best_volume[k]),
+                    "warnings": list(self.warnings[k]),
+                }
+            )
+        return rows
 
     @staticmethod
     def concat(parts: list[Prediction]) -> Prediction:
@@ -75,4 +95,6 @@ class Prediction:
             tuple(w for p in parts for w in p.warnings),
             tuple(i for p in parts for i in p.ids),
             first.kind,
+            first.task,
+            None if first.counts is None else np.concatenate([p.counts for p in parts if p.counts is not None]),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,10 +18,11 @@ from naica.errors import InputError, RunError
 from naica.graphs.graphset import GraphSet
 from naica.runtime import tune
 from naica.training.batches import Labelled
+from naica.training.conditions import encoded, groups_of, leaked, settled
 from naica.training.config import TrainConfig
 from naica.training.device import device_of
-from naica.training.property import PropertyModel, build, kind_of
-from naica.training.target import Target, labels_of
+from naica.training.property import PropertyModel, kind_of, only
+from naica.training.target import Labels, Target, read_labels
 
 if TYPE_CHECKING:
     from naica.training.ensemble import Ensemble
@@ -40,16 +41,22 @@ class Parts(Protocol):
 
 @dataclass(frozen=True)
 class Material:
-    """A table made ready: labelled graphs, the three parts (rows), what the label is, and rows left out with the reason."""
+    """A table made ready: labelled graphs, the three parts (rows), what the labels are, rows left out with the reason, settled settings."""
 
     table: CrystalTable
-    column: str
+    columns: tuple[str, ...]
     labelled: Labelled
     train: NDArray[np.int64]
     val: NDArray[np.int64]
     test: NDArray[np.int64]
-    target: Target
+    targets: tuple[Target, ...]
     rejected: dict[str, int]
+    config: TrainConfig
+
+    @property
+    def target(self) -> Target:
+        """The only task; InputError if there are several."""
+        return only(self.targets)
 
     def part(self, name: str) -> Labelled:
         """One part: train, val or test."""
@@ -59,49 +66,94 @@ class Material:
     def fingerprint(self) -> str:
         """Hash of what is learned from: ids, labels and rows of the parts."""
         digest = hashlib.sha256("\n".join(self.table.ids).encode())
-        for array in (self.labelled.values, self.train, self.val):
+        for array in (*(task.values for task in self.labelled.tasks), self.train, self.val):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:32]
 
 
 def prepare(
     table: CrystalTable,
-    column: str,
+    column: str | Sequence[str],
     config: TrainConfig,
     split: Parts | None = None,
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Material:
-    """Labels checked, graphs built, rows parted, target fitted on the training part alone.
+    """Labels checked, graphs built, rows parted, targets fitted on the training part alone.
+
+    A row is used if it has any label. The settings come back with the names that state variables can have (`HeadConfig.names`).
 
     Raises
     ------
     InputError
-        If the column is missing or no label, no row can be used, or a part is empty that may not be.
+        If a column is missing or no label, no row can be used, a part is empty that may not be, or a structure is in the training part
+        at one level of theory and outside of it at another.
     """
-    values, quantity, level = labels_of(table, column)
-    with torch.random.fork_rng(devices=[]):
-        needs = build(config.architecture, quantity, config.head, config.kind, **config.architecture_config).needs
-    graphs = GraphSet.build(table, needs, cache, progress)
-    good = np.isfinite(values)
-    rejected = {"no label": int((~good).sum()), **({"no graph": len(graphs.rejected)} if graphs.rejected else {})}
-    good[list(graphs.rejected)] = False
-    if not good.any():
-        raise InputError(f"no row of {len(table)} can be used: {', '.join(f'{n} with {reason}' for reason, n in rejected.items() if n)}")
+    columns = (column,) if isinstance(column, str) else tuple(column)
+    labels = tuple(read_labels(table, name) for name in columns)
+    known = np.any([one.known for one in labels], axis=0)
     if split is None:
         from naica.data.splits import split as divide
 
         split = divide(table, by="composition", seed=config.seed)
-    parts = {name: rows[good[rows]] for name in ("train", "val", "test") for rows in [np.asarray(getattr(split, name), dtype=np.int64)]}
+    parts = {name: np.asarray(getattr(split, name), dtype=np.int64) for name in ("train", "val", "test")}
+    rest = np.concatenate([parts["val"], parts["test"]])
+    _disjoint(parts["train"], rest)
+    plain = _network(config, labels)
+    head = settled(config.head, table, parts["train"][known[parts["train"]]], plain.needs.state)
+    if (row := leaked(table, head, parts["train"], rest)) is not None:
+        raise InputError(
+            f"row {row} (id {table.ids[row]}) is outside of the training part, but its structure is in it at another {head.state[-1]}: "
+            "errors would come out too small. Keep them together, for example with a split by composition"
+        )
+    config = replace(config, head=head)
+    graphs = GraphSet.build(encoded(table, head), _network(config, labels).needs, cache, progress)
+    if graphs.spec.kind == "composition" and any(one.starts is not None for one in labels):
+        raise InputError(f"{config.architecture} sees the composition alone: it has no sites to learn {columns[0]} of")
+    good, rejected = _usable(labels, known, graphs)
+    parts = {name: rows[good[rows]] for name, rows in parts.items()}
     if not len(parts["train"]):
         raise InputError("the training part holds no row with a label; give a split with more training rows")
-    shared = np.intersect1d(parts["train"], np.concatenate([parts["val"], parts["test"]]))
+    labelled = Labelled(graphs, labels, parts["train"], groups_of(table, head))
+    targets = tuple(_fitted(one, config, graphs, parts["train"], columns) for one in labels)
+    return Material(table, columns, labelled, parts["train"], parts["val"], parts["test"], targets, rejected, config)
+
+
+def _network(config: TrainConfig, labels: Sequence[Labels]) -> PropertyModel:
+    """An untrained network for these labels, to ask it what it needs."""
+    targets = [Target(one.quantity, kind_of(one.quantity, config.kind), name=one.column) for one in labels]  # type: ignore[arg-type]
+    with torch.random.fork_rng(devices=[]):
+        return PropertyModel(config.architecture, config.architecture_config, config.head, targets)
+
+
+def _disjoint(train: NDArray[np.int64], rest: NDArray[np.int64]) -> None:
+    shared = np.intersect1d(train, rest)
     if len(shared):
         raise InputError(f"{len(shared)} rows of the training part are also in the validation or test part (first: row {shared[0]})")
-    rows = parts["train"]
-    target = Target.fit(quantity, kind_of(quantity, config.kind), values[rows], graphs.counts[rows].astype(np.int64), level)
-    labelled = Labelled(graphs, values, rows)
-    return Material(table, column, labelled, parts["train"], parts["val"], parts["test"], target, rejected)
+
+
+def _usable(labels: Sequence[Labels], known: NDArray[np.bool_], graphs: GraphSet) -> tuple[NDArray[np.bool_], dict[str, int]]:
+    """(B) Rows with a label and a graph, and how many are not for which reason."""
+    bad = {row for one in labels for row in one.bad}
+    rejected = {"no label": int((~known).sum()) - sum(not known[row] for row in bad)}
+    rejected |= {"labels that do not fit the atoms": len(bad)} if bad else {}
+    rejected |= {"no graph": len(graphs.rejected)} if graphs.rejected else {}
+    good = known.copy()
+    good[[*bad, *graphs.rejected]] = False
+    if not good.any():
+        first = next(iter(graphs.rejected.values()), "")
+        why = ", ".join(f"{n} with {reason}" for reason, n in rejected.items() if n)
+        raise InputError(f"no row of {len(good)} can be used: {why}{f' ({first})' if first else ''}")
+    return good, rejected
+
+
+def _fitted(labels: Labels, config: TrainConfig, graphs: GraphSet, train: NDArray[np.int64], columns: tuple[str, ...]) -> Target:
+    """The target of one task, from its labels in the training part."""
+    values = labels.of(train)
+    there = np.isfinite(values)
+    atoms = np.repeat(graphs.counts[train].astype(np.int64), labels.counts(train))
+    kind, name = kind_of(labels.quantity, config.kind), labels.column if len(columns) > 1 else ""
+    return Target.fit(labels.quantity, kind, values[there], atoms[there], labels.level, name)
 
 
 def fit_members(
@@ -118,28 +170,32 @@ def fit_members(
 
     members: list[PropertyModel] = []
     records: list[dict[str, Any]] = []
-    with Display(config.members, material.target, progress) as display:
+    state = material.labelled.graphs.extras.get("state")
+    with Display(config.members, material.targets, progress) as display:
         for k in range(config.members):
             seed = config.seed + k
             folder = _member_folder(out, k)
             before = members[-1] if config.chain and members else start[k % len(start)] if start else None
-            model = _initial(material.target, config, seed) if before is None else _copy(before, material.target)
+            model = _initial(material.targets, config, seed) if before is None else _copy(before, material.targets)
+            if before is None and model.conditions is not None and state is not None:
+                model.conditions.fit(state[material.train])
             done = fit(model, config, seed, material.part("train"), material.part("val"), folder, display.watch(k), resume)
             members.append(model)
             records.append(
-                {"seed": seed, "epochs": done.epoch, "best_epoch": done.best_epoch, "best": done.best, "seconds": round(done.seconds, 2)}
+                {"seed": seed, "epochs": done.epoch, "best_epoch": done.best_epoch, "best": done.best}
+                | {"seconds": round(done.seconds, 2), "cpu_seconds": round(done.cpu_seconds, 2)}
             )
     return members, records
 
 
-def _initial(target: Target, config: TrainConfig, seed: int) -> PropertyModel:
+def _initial(targets: Target | Sequence[Target], config: TrainConfig, seed: int) -> PropertyModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return PropertyModel(config.architecture, config.architecture_config, config.head, target)
+        return PropertyModel(config.architecture, config.architecture_config, config.head, targets)
 
 
-def _copy(model: PropertyModel, target: Target) -> PropertyModel:
-    fresh = PropertyModel(model.architecture, model.architecture_config, model.head_config, target)
+def _copy(model: PropertyModel, targets: Target | Sequence[Target]) -> PropertyModel:
+    fresh = PropertyModel(model.architecture, model.architecture_config, model.head_config, targets)
     fresh.load_state_dict(model.state_dict())
     return fresh
 
@@ -157,7 +213,7 @@ def _member_folder(out: Path | None, k: int) -> Path | None:
 
 def train(
     table: CrystalTable,
-    column: str,
+    column: str | Sequence[str],
     config: TrainConfig | None = None,
     split: Parts | None = None,
     out: str | Path | None = None,
@@ -167,12 +223,13 @@ def train(
     cache: Path | None = None,
     start: Ensemble | None = None,
 ) -> Ensemble:
-    """Train an ensemble on a label column, calibrate its error bars on the validation part and measure it on the test part.
+    """Train an ensemble on label columns, calibrate its error bars on the validation part and measure it on the test part.
 
     Parameters
     ----------
     table : crystals and labels
-    column : the label to learn; it must carry a unit (`naica.data.Label`)
+    column : the label to learn, or several that one network learns at once: a row is used for the labels it has. Each must carry a unit
+        (`naica.data.Label`). Quantities of atoms (`naica.fields`) come as one list per row
     config : settings; default `TrainConfig()`
     split : rows of train, val and test; default: 80/10/10 by composition
     out : run folder for states, logs and the finished model (``out/model``); None keeps everything in memory
@@ -196,10 +253,12 @@ def train(
     device_of(config.device)
     folder = Path(out) if out is not None else None
     material = prepare(table, column, config, split, cache)
+    config = material.config
     if folder is not None:
         _claim(folder, material, config, resume, start)
     members, records = fit_members(material, config, folder, resume, progress, list(start.members) if start else None)
-    ensemble = assemble(members, records, material, config, name or f"{config.architecture} {material.target.quantity}")
+    told = ", ".join(dict.fromkeys(t.quantity for t in material.targets))
+    ensemble = assemble(members, records, material, config, name or f"{config.architecture} {told}")
     if folder is not None:
         ensemble.save(folder / "model")
     return ensemble
@@ -208,7 +267,7 @@ def train(
 def fine_tune(
     ensemble: Ensemble,
     table: CrystalTable,
-    column: str,
+    column: str | Sequence[str],
     epochs: int = 30,
     learning_rate: float = 5e-4,
     split: Parts | None = None,
@@ -219,20 +278,21 @@ def fine_tune(
 ) -> Ensemble:
     """Go on training the members of an ensemble on other labels.
 
-    If the new labels have the same quantity and level of theory, the members keep their normalisation; otherwise it is fitted anew on
-    the new training part, so that a constant shift between levels costs nothing to learn. The card names both levels.
+    Labels of the same quantity and level of theory keep the normalisation. For another level of theory it moves by the mean difference
+    between the labels and what the ensemble predicts for them, so that a constant shift between levels costs nothing to learn; for
+    another quantity it is fitted anew on the new training part. The card names both levels.
 
     Parameters
     ----------
     ensemble : where to start
     table, column, split, out, resume, progress : as in `train`
-    epochs, learning_rate : usually few and low
+    epochs, learning_rate : usually few and low; 0 epochs move the reference and leave the weights alone
     settings : further fields of `TrainConfig`
 
     Raises
     ------
     InputError
-        If the new labels are of another kind (class against regression), and as `train` does.
+        If the new labels are of another kind (class against regression), of another number of tasks, and as `train` does.
     """
     from naica.training.assemble import assemble
 
@@ -241,32 +301,63 @@ def fine_tune(
         architecture=first.architecture,
         architecture_config=first.architecture_config,
         head=first.head_config,
-        kind=first.target.kind,
-        epochs=epochs,
+        kind="auto" if len(first.targets) > 1 else first.target.kind,
+        epochs=max(epochs, 1),
         learning_rate=learning_rate,
         members=settings.pop("members", len(ensemble.members)),
         **settings,
     )
     material = prepare(table, column, config, split)
-    old, new = first.target, material.target
-    if old.quantity == new.quantity and old.level is not None and new.level is not None and old.level.same(new.level):
-        material = replace(material, target=old)
+    if (old := [t.n_out for t in first.targets]) != (new := [t.n_out for t in material.targets]):
+        raise InputError(f"the model has outputs {old} for its tasks, the labels {', '.join(material.columns)} need {new}")
+    config, start = material.config, list(ensemble.members)
+    material = replace(material, targets=_moved(ensemble, material))
     folder = Path(out) if out is not None else None
     if folder is not None:
         _claim(folder, material, config, resume, ensemble)
-    members, records = fit_members(material, config, folder, resume, progress, start=list(ensemble.members))
+    if epochs:
+        members, records = fit_members(material, config, folder, resume, progress, start=start)
+    else:
+        members = [_copy(start[k % len(start)], material.targets).eval() for k in range(config.members)]
+        records = [{"epochs": 0} for _ in members]
     tuned = assemble(members, records, material, config, f"{ensemble.card.name}, fine-tuned", parent=ensemble.card)
     if folder is not None:
         tuned.save(folder / "model")
     return tuned
 
 
+def _moved(ensemble: Ensemble, material: Material) -> tuple[Target, ...]:
+    """The targets of new labels for an ensemble of old ones; see `fine_tune`."""
+    found = []
+    for k, (old, new) in enumerate(zip(ensemble.targets, material.targets, strict=True)):
+        same = old.quantity == new.quantity and old.kind == new.kind
+        if same and old.level is not None and new.level is not None and old.level.same(new.level):
+            found.append(replace(old, name=new.name))
+        elif same and old.kind == "regression" and old.level is not None and new.level is not None:
+            found.append(replace(old, name=new.name, level=new.level, mean=old.mean + _shift(ensemble, material, k)))
+        else:
+            found.append(new)
+    return tuple(found)
+
+
+def _shift(ensemble: Ensemble, material: Material, task: int) -> float:
+    """Mean of label − prediction over the training part, per atom for extensive quantities."""
+    from naica.training.evaluation import members_on
+
+    part = material.part("train")
+    actual = part.of(task)
+    known = np.isfinite(actual)
+    difference = (actual - np.median(members_on(ensemble, part)[task], axis=0))[known]
+    atoms = np.repeat(part.graphs.counts[part.rows], part.tasks[task].counts(part.rows))[known]
+    return float(np.mean(difference / atoms if ensemble.targets[task].extensive else difference))
+
+
 def _claim(folder: Path, material: Material, config: TrainConfig, resume: bool, start: Ensemble | None = None) -> None:
     """Write down what this folder is for, or refuse if it is for something else."""
     settings = config.to_dict()
-    for free in ("members", "device", "tensorboard", "max_seconds", "compile"):
+    for free in ("members", "device", "tensorboard", "max_seconds", "max_cpu_seconds", "compile"):
         settings.pop(free)
-    mine: dict[str, Any] = {"data": material.fingerprint, "column": material.column, "settings": settings}
+    mine: dict[str, Any] = {"data": material.fingerprint, "column": ", ".join(material.columns), "settings": settings}
     if start is not None:
         mine["starting weights"] = _weights_digest(start)
     path = folder / "run.json"

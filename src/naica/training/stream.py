@@ -50,14 +50,14 @@ def portions(source: Any, spec: GraphSpec, ready: Callable[[CrystalTable], Cryst
             raise InputError(f"these graphs were built with {source.spec}, the model needs {spec}; build them with the model's own spec")
         yield from _of_graphs(source, np.full(len(source), np.nan))
     elif isinstance(source, Crystal):
-        yield from _of_table(_table([source], spec), spec)
+        yield from _of_table(ready(_table([source], spec)), spec)
     elif isinstance(source, CrystalTable):
         for start in range(0, len(source), CHUNK_CRYSTALS):
             yield from _of_table(ready(source.take(np.arange(start, min(start + CHUNK_CRYSTALS, len(source))))), spec)
     elif isinstance(source, Iterable) and not isinstance(source, str | bytes | dict):
         items = iter(source)
         while chunk := list(islice(items, CHUNK_CRYSTALS)):
-            yield from _of_table(_table(chunk, spec), spec)
+            yield from _of_table(ready(_table(chunk, spec)), spec)
     else:
         raise InputError(f"cannot predict for {type(source).__name__}; expected a Crystal, several, a CrystalTable, a GraphSet or a Batch")
 
@@ -77,12 +77,15 @@ def _table(chunk: list[Any], spec: GraphSpec) -> CrystalTable:
     if wrong is not None:
         raise InputError(f"cannot predict for a {type(wrong).__name__}; expected Crystals (naica.read makes them from files)")
     columns = {name: [c.info.get(name) for c in chunk] for name in columns_of(spec) if any(name in c.info for c in chunk)}
-    if lacking := [name for name in spec.state if name not in columns and len(chunk) == 1]:
-        raise InputError(f"this model needs {lacking[0]!r} of every system, and none is given: set Crystal.info[{lacking[0]!r}]")
     return CrystalTable.from_crystals(chunk, columns, ids=[str(c.info.get("id", "")) or c.formula for c in chunk])
 
 
 def _of_table(table: CrystalTable, spec: GraphSpec) -> Iterator[Portion]:
+    if lacking := [name for name in spec.state if name not in table.columns]:
+        raise InputError(
+            f"this model needs {lacking[0]!r} of every system: a column of the table, a key of Crystal.info, or for all of them "
+            f"state={{{lacking[0]!r}: …}}"
+        )
     graphs = GraphSet.build(table, spec)
     yield from _of_graphs(graphs, volumes_per_atom(table))
 
