@@ -204,7 +204,7 @@ def _measured(points: Floats, atom: Ints, corner: Floats, face: Ints, receiver: 
     stop = start[following]
     face = face[order]
     area, angle = _wedges(start, stop, height[face]) if radius is None else _cut_wedges(start, stop, height[face], radius)
-    area, angle = np.bincount(face, area), np.bincount(face, angle)
+    area, angle = np.bincount(face, area).astype(np.float64), np.bincount(face, angle).astype(np.float64)
     real = (atom[point] >= 0) & (angle > _NOTHING)
     return Faces(receiver, atom[point], vector, length, angle, area, height * area / 3).take(real)
 

@@ -270,7 +270,7 @@ class ICGCNN(nn.Module):
         faces: int = 12
         gaussians: int = 41
         triples: bool = True
-        triple_width: int = 24
+        triple_width: int = 16
         descriptors: bool = True
         norms: bool = True
         atoms: Start = "described"
