@@ -32,8 +32,12 @@ def table():
 
 @pytest.fixture(scope="module")
 def small():
-    settings = {**default_training(epochs=20, members=2).to_dict(), "batch_size": 8, "learning_rate": 0.01, "ema": 0.9}
+    settings = {**default_training(epochs=10, members=2).to_dict(), "batch_size": 8, "learning_rate": 0.02, "ema": 0.9}
     return TrainConfig.from_dict({**settings, "architecture_config": {"width": 16, "layers": 1, "atoms": "described"}})
+
+
+def means(result):
+    return [(one.kind, c.element, c.mean) for one in result.maps for c in one.contributions]
 
 
 SETTINGS = StudySettings(threshold=0.3, fractions=(0.6, 0.1, 0.3), min_share=0.05)
@@ -78,7 +82,7 @@ def test_held_out_labels_have_no_part_in_the_rule(table, tmp_path):
     other = table.with_column("e", spoiled, table.labels["e"])
     true, false = (study(t, "e", tmp_path / str(k), SETTINGS, brief, progress=False) for k, t in enumerate((table, other)))
     assert true.mined == false.mined
-    assert [m.contributions for m in true.maps] == [m.contributions for m in false.maps]
+    assert means(true) == means(false)
     assert true.rules["mined"][0] == false.rules["mined"][0]
     assert true.rules["mined"][1].hits > false.rules["mined"][1].hits
 
@@ -88,7 +92,7 @@ def test_a_second_run_goes_on_where_the_first_ended(found, table, small):
     written_at = (out / "member-0" / "state.pt").stat().st_mtime_ns
     again = study(table, "e", out, SETTINGS, small, progress=False)
     assert (out / "member-0" / "state.pt").stat().st_mtime_ns == written_at
-    assert [m.contributions for m in again.maps] == [m.contributions for m in result.maps]
+    assert means(again) == means(result)
     assert again.mined == result.mined
 
 
@@ -125,4 +129,4 @@ def test_a_model_of_the_same_rows_is_taken(found, table, small, tmp_path):
 
     again = study(table, "e", tmp_path, SETTINGS, small, model=load(str(found[1] / "model")), progress=False)
     assert not any(tmp_path.iterdir())
-    assert [m.contributions for m in again.maps] == [m.contributions for m in found[0].maps]
+    assert means(again) == means(found[0])
