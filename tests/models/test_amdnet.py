@@ -158,3 +158,12 @@ def test_settings_that_make_no_sense_are_refused() -> None:
             backbone("amdnet", **wrong)
     with pytest.raises(ConfigError, match="at least 1"):
         backbone("amdnet", out=0)
+
+
+def test_merged_edges_of_single_precision_change_nothing() -> None:
+    """The atom tower merges equal edges in f32; pairs of motifs, which may share different things at one distance, stay apart."""
+    net = model()
+    exact = of(net, ALL)
+    batch = graph(ALL, net.needs)
+    single = net.float()(batch)["system"].detach().double()
+    close(single, exact, 2e-4)

@@ -26,9 +26,10 @@ from torch.nn import functional as F
 
 from naica.errors import ConfigError
 from naica.graphs import Batch, GraphSpec
-from naica.models.megnet import Block, Counts, Dense
+from naica.models.megnet import Block, Dense, Links
 from naica.nn.atoms import Start, element_vectors
 from naica.nn.radial import Gaussians
+from naica.nn.segment import sum_systems
 from naica.nn.set2set import Set2Set
 from naica.structure.motifs import REACH, SHARINGS
 from naica.structure.polyhedra import ORDERS, SHAPES
@@ -52,18 +53,19 @@ class Tower(nn.Module):
         self.read_bonds = Set2Set(c.width, c.pool, c.passes)
         self.last = nn.Linear(4 * c.pool + c.width, c.out)
 
-    def read(self, nodes: Tensor, edges: Tensor, level: Batch) -> tuple[Tensor, Tensor]:
+    def read(self, nodes: Tensor, edges: Tensor, links: Links) -> tuple[Tensor, Tensor]:
         """Nodes (N, ·), edges (E, ·) → what is read of each system (B, 4 · pool + width), and the nodes (N, width)."""
+        level = links.batch
         v, e, u = self.start[0](nodes), self.start[1](edges), self.start[2](nodes.new_zeros(level.n_systems, _STATE))
-        counts = Counts.of(level, v.dtype)
         for block in self.blocks:
-            v, e, u = block(v, e, u, level, counts)
+            v, e, u = block(v, e, u, links)
+        times = None if links.times is None else links.times[:, 0]
         of_nodes = self.read_atoms(v, level["system"], level.n_systems)
-        return torch.cat([of_nodes, self.read_bonds(e, level.system_of("edge"), level.n_systems), u], dim=1), v
+        return torch.cat([of_nodes, self.read_bonds(e, level.system_of("edge"), level.n_systems, times), u], dim=1), v
 
-    def forward(self, nodes: Tensor, edges: Tensor, level: Batch) -> tuple[Tensor, Tensor]:
+    def forward(self, nodes: Tensor, edges: Tensor, links: Links) -> tuple[Tensor, Tensor]:
         """Nodes (N, ·), edges (E, ·) → features of the systems (B, out) and of the nodes (N, width)."""
-        read, v = self.read(nodes, edges, level)
+        read, v = self.read(nodes, edges, links)
         return F.softplus(self.last(read)) - _LN2, v
 
 
@@ -75,10 +77,11 @@ class AtomTower(Tower):
         self.embedding = element_vectors(config.atoms, config.elements)
         self.radial = Gaussians(0.0, config.cutoff, config.gaussians, 0.5)
 
-    def inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Batch]:
-        """Nodes, edges, and the graph they are of."""
+    def inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Links]:
+        """Nodes, edges (equal ones merged), and the graph they are of."""
         nodes = self.embedding(batch["number"])
-        return nodes, self.radial(batch["edge_length"]).to(nodes.dtype), batch
+        links = Links.of(batch, nodes.dtype)
+        return nodes, self.radial(links.batch["edge_length"]).to(nodes.dtype), links
 
 
 class MotifTower(Tower):
@@ -96,7 +99,7 @@ class MotifTower(Tower):
         self.radial = Gaussians(0.0, reach, gaussians, 0.5)
         self.bonds = Gaussians(0.8, 3.65, 20)
 
-    def inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Batch]:
+    def inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Links]:
         """Nodes, edges, and the graph they are of: the motifs in the place of the atoms."""
         element = self.embedding(batch["number"][batch["motif_atom"]])
         kind = element.dtype
@@ -114,7 +117,13 @@ class MotifTower(Tower):
             angle = batch["motif_edge_angle"].to(kind)
             edges += [F.one_hot(batch["motif_edge_sharing"], len(SHARINGS)).to(kind)]
             edges += [shared * torch.stack([torch.cos(angle), torch.sin(angle)], dim=1)]
-        return torch.cat(parts, dim=1), torch.cat(edges, dim=1), level_of_motifs(batch)
+        return torch.cat(parts, dim=1), torch.cat(edges, dim=1), _all_links(level_of_motifs(batch), kind)
+
+
+def _all_links(level: Batch, dtype: torch.dtype) -> Links:
+    """Every pair of motifs for itself: equally long ones may differ in what they share."""
+    degree = torch.bincount(level["edge_receiver"], minlength=len(level["number"])).to(dtype)[:, None]
+    return Links(level, None, degree.clamp(min=1), sum_systems(degree, level).clamp(min=1), None)
 
 
 def level_of_motifs(batch: Batch) -> Batch:
