@@ -133,7 +133,7 @@ def learn(train: int = 1000, test: int = 500, steps: int = 200) -> None:
 
     torch.set_num_threads(1)
     table = oxides(16, train + test, cations=2)
-    values = torch.from_numpy(table.column("band_gap")).float()
+    values = torch.tensor(table.column("band_gap"), dtype=torch.float32)
     mean, std = values[:train].mean(), values[:train].std()
     print(f"band gap of {train} oxides, {test} for test; always the mean: {float((values[train:] - mean).abs().mean()):.3f} eV")
     cases = (
