@@ -47,7 +47,9 @@ def test_as_written_with_an_lstm_cell(passes, carry):
 
 def test_what_the_released_defects_change():
     values, sets = torch.randn(6, 5).double(), torch.zeros(6, dtype=torch.long)
-    usual, forgetful, hard = (reader(carry=c, gates=g)(values, sets, 1) for c, g in ((True, "logistic"), (False, "logistic"), (True, "hard")))
+    usual, forgetful, hard = (
+        reader(carry=c, gates=g)(values, sets, 1) for c, g in ((True, "logistic"), (False, "logistic"), (True, "hard"))
+    )
     assert float((usual - forgetful).detach().abs().max()) > 1e-3
     assert float((usual - hard).detach().abs().max()) > 1e-3
     # with an empty cell state the forget gate does nothing

@@ -105,7 +105,7 @@ def test_a_lone_atom_has_no_forces():
 
 
 def test_who_gives_no_forces_is_told_why():
-    with pytest.raises(InputError, match="'nearest'.*train a smooth network"):
+    with pytest.raises(InputError, match=r"'nearest'.*train a smooth network"):
         potential(build("cgcnn", "energy_per_atom"))
     with pytest.raises(InputError, match="band_gap gives no forces"):
         potential(schnet("band_gap"))

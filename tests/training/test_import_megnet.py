@@ -168,6 +168,15 @@ def test_parameter_counts(file, rows, count):
     assert sum(p.numel() for p in found.parameters()) - table.numel() + rows * table.shape[1] == count
 
 
+@cache
+def molecules() -> CrystalTable:
+    try:
+        table = load_set("qm9")
+    except NaicaError as error:
+        pytest.skip(f"QM9 is not on this machine: {error}")
+    return table.take(np.random.default_rng(0).choice(len(table), 200, replace=False))
+
+
 # --- molecules: against QM9 itself ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("file", "column", "quantity", "published_error"),
@@ -180,16 +189,21 @@ def test_parameter_counts(file, rows, count):
     ],
 )
 def test_molecules_have_the_published_errors(file, column, quantity, published_error):
-    try:
-        table = load_set("qm9")
-    except NaicaError as error:
-        pytest.skip(f"QM9 is not on this machine: {error}")
-    some = table.take(np.random.default_rng(0).choice(len(table), 300, replace=False))
+    some = molecules()
     network = model(f"qm9-2018.6.1/{file}")
     assert network.target.quantity == quantity
     error = np.abs(network.predict(some).value - np.asarray(some.column(column), dtype=float))
-    # the 300 are mostly of the training part, so the error lies below that of the test part
+    # they are mostly of the training part, so the error lies below that of the test part
     assert 0.2 * published_error < error.mean() < 1.1 * published_error
+
+
+def test_molecules_only_and_whole_ones():
+    network = model("qm9-2018.6.1/U0")
+    with pytest.raises(InputError, match="takes molecules"):
+        network.predict([CRYSTALS["NaCl"]])
+    chain = Crystal(["C"] * 18, [[0, 0, 1.3 * k] for k in range(18)])
+    with pytest.raises(InputError, match=r"22\.1 Å long"):
+        network.predict([chain])
 
 
 # --- bad input -----------------------------------------------------------------------------------------------------------------------

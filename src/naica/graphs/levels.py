@@ -87,6 +87,7 @@ _ORBITAL_EDGES = ("orbital_edge_receiver", "orbital_edge_sender", "orbital_edge_
 LEVEL_MAKERS["orbitals"] = Maker("naica.graphs.orbitals:orbitals", _ORBITAL_NODES + _ORBITAL_EDGES)
 EDGE_MAKERS["voronoi"] = Maker("naica.graphs.voronoi:faces", ("edge_solid_angle", "edge_face_area", "edge_face_volume"))
 LEVEL_MAKERS["connected"] = Maker("naica.graphs.connected:connected")
+LEVEL_MAKERS["complete"] = Maker("naica.graphs.connected:complete")
 _CHEMISTRY = (("atom_chemistry", "edge_chemistry"), ("smiles", "charge"))
 EDGE_MAKERS["bonds"] = Maker("naica.graphs.bonds:bonds", *_CHEMISTRY)
 EDGE_MAKERS["pairs"] = Maker("naica.graphs.bonds:pairs", *_CHEMISTRY)

@@ -186,7 +186,7 @@ class MEGNet(nn.Module):
         ----------
         blocks, width, hidden : number of blocks, their width (32) and that of the layers inside (64)
         elements : length of the learned vector of each element
-        graph : ``radius`` joins all atoms within `cutoff`; ``pairs`` all atoms of a molecule
+        graph : ``radius`` joins all atoms within `cutoff`; ``complete`` all atoms of a molecule, and refuses larger ones than `cutoff`
         cutoff : Å
         gaussians, reach, spread : how many, last centre in Å (0: `cutoff` + 1), and w in exp(−(d − μ)² / w²)
         state : names of state variables (columns, or keys of ``Crystal.info``); without any the state is `constant`
@@ -203,7 +203,7 @@ class MEGNet(nn.Module):
         width: int = 32
         hidden: int = 64
         elements: int = 16
-        graph: Literal["radius", "pairs"] = "radius"
+        graph: Literal["radius", "complete"] = "radius"
         cutoff: float = 5.0
         gaussians: int = 100
         reach: float = 0.0
@@ -226,7 +226,7 @@ class MEGNet(nn.Module):
                 value = getattr(self, name)
                 # lists are what JSON and TOML give back, a single value what the command line does
                 object.__setattr__(self, name, (value,) if isinstance(value, str | float | int) else tuple(value))
-            for name, options in (("graph", ("radius", "pairs")), ("last", ("linear", "activated")), ("lone", ("allowed", "refused"))):
+            for name, options in (("graph", ("radius", "complete")), ("last", ("linear", "activated")), ("lone", ("allowed", "refused"))):
                 if getattr(self, name) not in options:
                     raise ConfigError(f"{name} {getattr(self, name)!r} is unknown; expected {' or '.join(options)}")
             if self.gates not in get_args(Gates):
@@ -264,7 +264,8 @@ class MEGNet(nn.Module):
     def needs(self) -> GraphSpec:
         """The graph this model wants."""
         c = self.config
-        return GraphSpec(c.graph, c.cutoff, levels=("connected",) if c.lone == "refused" else (), state=c.state)
+        levels = (*(("connected",) if c.lone == "refused" else ()), *(("complete",) if c.graph == "complete" else ()))
+        return GraphSpec("radius", c.cutoff, levels=levels, state=c.state)
 
     @property
     def widths(self) -> dict[str, int]:

@@ -81,5 +81,3 @@ def softmax(score: Tensor, sets: Tensor, n_sets: int, counts: Tensor | None = No
     weight = weight if counts is None else weight * counts
     total = weight.new_zeros(n_sets).index_add(0, sets, weight)
     return weight / torch.index_select(total, 0, sets)
-
-

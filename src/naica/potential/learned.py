@@ -205,7 +205,9 @@ def card_of(name: str) -> Card:
 def level_of(name: str) -> Level:
     """The level of theory of a learned potential's energies: an estimate of the one it learned from, never that one itself."""
     card = card_of(name)
-    return Level(functional=f"{card.architecture} {card.name or Path(name).name} (estimates {card.level or 'an unknown level'})", code="naica")
+    return Level(
+        functional=f"{card.architecture} {card.name or Path(name).name} (estimates {card.level or 'an unknown level'})", code="naica"
+    )
 
 
 def make(model: Any, dtype: torch.dtype = torch.float64) -> Calculator:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from torch import Tensor
 from naica.data.labels import Level
 from naica.errors import InputError
 from naica.fields import field
+from naica.models.megnet import MEGNet
+from naica.nn.atoms import N_ELEMENTS
 from naica.runtime import tune
 from naica.structure.elements import symbol
 from naica.training.card import Calibration, Card, versions
@@ -55,6 +57,7 @@ _FILES: Mapping[str, tuple[str, Level, float]] = {
     "Cv": ("heat_capacity", _QM9, 4.184),
 }
 _SIGMA_OF_MAE = 1.2533  # of a Gaussian
+_FARTHEST_PAIR = 20.0
 _CITATION = "Chen, Ye, Zuo, Zheng and Ong, Chem. Mater. 31, 3564 (2019)"
 _CITATION_LEVELS = "Chen, Zuo, Ye, Li and Ong, Nat. Comput. Sci. 1, 46 (2021)"
 Arrays = Mapping[str, NDArray[np.float32]]
@@ -156,7 +159,7 @@ def _arrays(group: Any) -> dict[str, NDArray[np.float32]]:
 
     def visit(name: str, item: Any) -> None:
         if hasattr(item, "shape"):
-            found[name.rsplit("/", 1)[-1].split(":")[0]] = np.asarray(item, dtype=np.float32)
+            found[name.rsplit("/", 1)[-1].split(":", maxsplit=1)[0]] = np.asarray(item, dtype=np.float32)
 
     group.visititems(visit)
     return found
@@ -179,7 +182,11 @@ def _side(file: Path) -> dict[str, Any]:
 def _config(network: _Network, side: Mapping[str, Any], fidelity: int | None, file: Path) -> dict[str, Any]:
     block, atoms = network.of_kind("MEGNetLayer")[0], network.of_kind("Set2Set")[0]
     hidden, again, width = network.settings[block]["units_e"]
-    if hidden != again or network.settings[block]["pool_method"] != "mean" or network.settings[atoms]["recurrent_activation"] != "hard_sigmoid":
+    if (
+        hidden != again
+        or network.settings[block]["pool_method"] != "mean"
+        or network.settings[atoms]["recurrent_activation"] != "hard_sigmoid"
+    ):
         raise InputError(f"{file} is a MEGNet of another kind than the released ones: {network.settings[block]}")
     cutoff = side["graph_converter"].get("cutoff")
     levels = network.levels
@@ -193,9 +200,9 @@ def _config(network: _Network, side: Mapping[str, Any], fidelity: int | None, fi
         "width": width,
         "hidden": hidden,
         "elements": network.arrays[network.sources[0]]["embeddings"].shape[1],
-        # graphs of molecules have no cut-off: all pairs of atoms
-        "graph": "radius" if cutoff else "pairs",
-        "cutoff": float(cutoff or 5.0),
+        # graphs of molecules have no cut-off: all pairs of atoms. The molecules of QM9 are at most 14 Å long
+        "graph": "radius" if cutoff else "complete",
+        "cutoff": float(cutoff or _FARTHEST_PAIR),
         "gaussians": len(side["centres"]),
         "reach": float(side["centres"][-1]),
         "spread": side["spread"],
@@ -240,7 +247,7 @@ def _state(model: PropertyModel, network: _Network, rows: Mapping[int, int], fil
         found[f"{ours}.weight"], found[f"{ours}.bias"] = network.arrays[theirs]["kernel"].T, network.arrays[theirs]["bias"]
 
     table = network.arrays[network.sources[0]]["embeddings"]
-    embedding = np.zeros((model.backbone.embedding.weight.shape[0], table.shape[1]), np.float32)  # type: ignore[union-attr, index]
+    embedding = np.zeros((N_ELEMENTS, table.shape[1]), np.float32)
     for z, row in rows.items():
         embedding[z] = table[row]
     found["backbone.embedding.weight"] = embedding
@@ -259,7 +266,10 @@ def _state(model: PropertyModel, network: _Network, rows: Mapping[int, int], fil
                     found[f"{place}.bias"] = network.arrays[block][f"bias_{letter}_{n}"]
         for ours, theirs in zip(("read_atoms", "read_bonds"), network.inputs[network.of_kind("Concatenate")[0]], strict=False):
             stored = network.arrays[theirs]
-            found[f"backbone.{ours}.project.weight"], found[f"backbone.{ours}.project.bias"] = stored["x_to_m_weight"].T, stored["x_to_m_bias"]
+            found[f"backbone.{ours}.project.weight"], found[f"backbone.{ours}.project.bias"] = (
+                stored["x_to_m_weight"].T,
+                stored["x_to_m_bias"],
+            )
             found[f"backbone.{ours}.recurrent.weight"] = stored["recurrent_kernel"].T
             found[f"backbone.{ours}.recurrent.bias"] = stored["recurrent_bias"]
     except KeyError as error:
@@ -294,9 +304,10 @@ def _head(model: PropertyModel, network: _Network) -> dict[str, NDArray[np.float
 def _card(model: PropertyModel, name: str, elements: tuple[str, ...], side: Mapping[str, Any], network: _Network, file: Path) -> Card:
     told = side.get("metadata") or {}
     score = told.get("metric value")
-    place = int(model.backbone.config.constant[0]) if network.levels else 0  # type: ignore[union-attr, index, arg-type]
+    config = cast(MEGNet, model.backbone).config
     if isinstance(score, list):
-        score = float(score[place]) if model.backbone.config.constant and not model.backbone.config.state else None  # type: ignore[union-attr]
+        # one error for each level of theory
+        score = None if config.state else float(score[int(config.constant[0])])
     is_class = model.target.kind == "class"
     error = float(score) * (model.target.std / float((side.get("target_scaler") or {}).get("std", 1.0))) if score and not is_class else 0.0
     return Card(
@@ -310,7 +321,11 @@ def _card(model: PropertyModel, name: str, elements: tuple[str, ...], side: Mapp
         calibration=Calibration(1.0, _SIGMA_OF_MAE * error, 0),
         metrics={"test": {"accuracy": float(score)} if is_class and score else {"mae": error}} if score else {},
         fields=("number", "system", "n_atoms", "edge_receiver", "edge_sender", "edge_vector", "edge_length"),
-        training={"code": "MEGNet as released", "data": str(told.get("training data") or told.get("training dataset") or ""), "file": file.name},
+        training={
+            "code": "MEGNet as released",
+            "data": str(told.get("training data") or told.get("training dataset") or ""),
+            "file": file.name,
+        },
         citation=_CITATION_LEVELS if network.levels else _CITATION,
         note="Imported. The error bar is the test error the file records, the same for every structure.",
         versions=versions(),
