@@ -24,7 +24,7 @@ _SHORT = 1e-6
 
 
 def harmonics(vector: Tensor, length: Tensor, degree: int) -> Tensor:
-    """Real spherical harmonics of directions (E, 3), degrees 1 to `degree` (at most 3): (E, (degree + 1)² − 1), Σ_m Y_lm² = 1 for each l."""
+    """Real spherical harmonics of directions (E, 3), degrees 1 to `degree` ≤ 3: (E, (degree + 1)² − 1), Σ_m Y_lm² = 1 for each l."""
     x, y, z = (vector / length.clamp(min=_SHORT)[:, None]).unbind(1)
     found = [x, y, z]
     if degree >= 2:
