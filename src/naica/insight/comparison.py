@@ -160,7 +160,7 @@ def _trained(run: Run, recipe: Recipe, minutes: float, out: Path) -> dict[str, A
     epochs = max(1, min(recipe.max_epochs, int(60 * minutes / epoch_seconds)))
     config = replace(config, epochs=epochs, max_cpu_seconds=60 * minutes)
     torch.manual_seed(run.seed)
-    model = PropertyModel(config.architecture, config.architecture_config, config.head, material.target)
+    model = PropertyModel(config.architecture, config.architecture_config, config.head, material.targets)
     start = time.process_time()
     progress = fit(model, config, run.seed, material.part("train"), material.part("val"), None, Watch(), False)
     spent = time.process_time() - start
@@ -187,13 +187,10 @@ def _trained(run: Run, recipe: Recipe, minutes: float, out: Path) -> dict[str, A
 
 def _material(task: Task, table: Any, config: TrainConfig, split: Any, out: Path) -> tuple[Material, float]:
     """Graphs, read from the folder where another run left them; with the CPU seconds that making them took whoever made them."""
-    from naica.training.property import build
+    from naica.models import backbone
     from naica.training.run import prepare
 
-    columns = library.learned(task)
-    if len(columns) > 1:
-        raise InputError(f"task {task.name} has {len(columns)} columns; this version of the comparison learns one at a time")
-    needs = build(config.architecture, library.quantity_of(task), config.head, config.kind, **config.architecture_config).needs
+    needs: Any = backbone(config.architecture, **config.architecture_config).needs
     spec = json.dumps(needs.to_dict(), sort_keys=True)
     name = hashlib.sha256(f"{spec} {task.rows}".encode()).hexdigest()[:12]
     folder = out / "graphs"
@@ -202,7 +199,7 @@ def _material(task: Task, table: Any, config: TrainConfig, split: Any, out: Path
     with _locked(cache.with_suffix(".lock")):
         fresh = not cache.exists()
         start = _all_cpu()
-        material = prepare(table, columns[0], config, split, cache)
+        material = prepare(table, library.learned(task), config, split, cache)
         if fresh:
             _write(clock, {"seconds": round(_all_cpu() - start, 2), "crystals": len(table)})
         return material, float(json.loads(clock.read_text())["seconds"]) if clock.exists() else float("nan")
@@ -225,7 +222,7 @@ def _epoch_seconds(material: Material, config: TrainConfig) -> float:
     judged = random.permutation(material.val)[: max(1, round(share * len(material.val)))]
     marks: list[float] = []
     probe = replace(config, epochs=_PROBE_EPOCHS)
-    model = PropertyModel(config.architecture, config.architecture_config, config.head, material.target)
+    model = PropertyModel(config.architecture, config.architecture_config, config.head, material.targets)
     watch = Watch(epoch=lambda row: marks.append(time.process_time()))
     fit(model, probe, config.seed, material.labelled.part(some), material.labelled.part(judged), None, watch, False)
     return float(np.min(np.diff(marks))) * len(material.train) / len(some)
