@@ -178,6 +178,17 @@ def test_atoms_without_bonds_train():
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("name", ["fingerprint", "weave", "mpnn"])
+def test_physics_contract(name):
+    from naica.training import build
+    from naica.training.check import check
+
+    torch.manual_seed(0)
+    report = check(build(name, "log_solubility"))
+    assert report.passed, str(report)
+    assert "permutation" in [row.law for row in report.rows]
+
+
 def test_settings_out_of_range():
     with pytest.raises(ConfigError, match="readout"):
         backbone("mpnn", readout="mean")

@@ -89,7 +89,8 @@ def check(model: Any, crystals: Sequence[Crystal] | None = None, seed: int = 0) 
     Parameters
     ----------
     model : a name, a folder, an `Ensemble`, a corrected model, or a `PropertyModel`
-    crystals : to try it on; default: eight fixed ones, among them a one-atom cell, a skewed cell, a slab, a molecule and a lone atom
+    crystals : to try it on; default: eight fixed ones, among them a one-atom cell, a skewed cell, a slab, a molecule and a lone atom;
+        for networks of molecules eight of these
     seed : of the random permutations and rotations
 
     Returns
@@ -98,7 +99,7 @@ def check(model: Any, crystals: Sequence[Crystal] | None = None, seed: int = 0) 
     """
     tune()
     subject = _Subject.of(model)
-    structures = list(crystals) if crystals is not None else samples(seed)
+    structures = list(crystals) if crystals is not None else subject.samples(seed)
     draw = np.random.default_rng(seed)
     rows = [law(subject, structures, draw) for law in _LAWS]
     return Report(subject.name, tuple(row for row in rows if row is not None))
@@ -128,6 +129,10 @@ class _Subject:
     @property
     def extensive(self) -> bool:
         return self.members[0].target.extensive
+
+    def samples(self, seed: int) -> list[Crystal]:
+        """What to try it on if nothing is given."""
+        return molecule_samples(seed) if self.members[0].needs.kind in ("bonds", "pairs") else samples(seed)
 
     def graphs(self, crystals: Sequence[Crystal]) -> Batch:
         built = GraphSet.build(list(crystals), self.members[0].needs)
@@ -321,6 +326,15 @@ def samples(seed: int = 0) -> list[Crystal]:
         _sample("O H H", water / 10, 10 * np.eye(3), (False, False, False)),
         _sample("Ar", np.zeros((1, 3)), 10 * np.eye(3), (False, False, False)),
     ]
+
+
+def molecule_samples(seed: int = 0) -> list[Crystal]:
+    """Eight molecules with their hydrogens: rings, a triple bond, a nitro group, an amide, a lone atom. They carry no SMILES."""
+    from naica.structure.molecule import from_smiles
+
+    texts = ("O", "C#N", "CCO", "c1ccoc1", "C[N+](=O)[O-]", "CC(=O)N", "C1CC1F", "[Ar]")
+    # bonds then follow from the geometry, which the laws may renumber and turn
+    return [from_smiles(text, hydrogens=True, seed=seed + 1).replace(info={}) for text in texts]
 
 
 def _sample(symbols: str, fractional: Array, cell: Array, pbc: tuple[bool, bool, bool] = (True, True, True)) -> Crystal:
