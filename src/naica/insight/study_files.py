@@ -144,7 +144,7 @@ def remarks(found: Study) -> list[str]:
     mined = found.mined
     lines.append(
         f"{mined.tried:,} rules were tried on the {found.rows['training']:,} training rows, each vouched for at the level 0.05 / "
-        f"{mined.tried:,} = {mined.level:.1e}; the {found.rows['held out']:,} held-out rows had no part in training, maps of the ranking, "
+        f"{mined.tried:,} = {mined.level:.1e}; the {found.rows['held out']:,} held-out rows had no part in training, ranking "
         "or choice of the rule"
     )
     return lines
