@@ -169,10 +169,10 @@ def from_csv(
 
 def _molecules(rows: Rows, at: int, progress: Progress | None) -> Callable[[list[str], str], Crystal]:
     """What finds the molecule of a row; all are embedded here, in one go."""
-    from naica.data.molecules import conformers
+    from naica.data.molecules import conformers, on_terminal
 
     texts = list(dict.fromkeys(cells[at].strip() for cells in rows.cells if len(cells) > at))
-    found = dict(zip(texts, conformers(texts, progress=progress), strict=True))
+    found = dict(zip(texts, conformers(texts, progress=progress or on_terminal(rows.path.name)), strict=True))
 
     def one(cells: list[str], _: str) -> Crystal:
         text = cells[at].strip()

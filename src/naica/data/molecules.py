@@ -164,7 +164,7 @@ def load(path: Path, source: DataSet, ids: Sequence[str] | None = None) -> Cryst
         wanted = set(ids)
         chosen = [k for k, name in enumerate(names) if name in wanted]
         rows, names = [rows[k] for k in chosen], [names[k] for k in chosen]
-    found = from_smiles([row["smiles"] for row in rows], names, progress=_on_terminal(source.name))
+    found = from_smiles([row["smiles"] for row in rows], names, progress=on_terminal(source.name))
     out = {r.row for r in found.rejected}
     kept = [row for k, row in enumerate(rows) if k not in out]
     table = found.table
@@ -184,7 +184,8 @@ def rejections(table: CrystalTable) -> list[Rejection]:
     return [Rejection(*one) for one in json.loads(noted)] if noted else []
 
 
-def _on_terminal(name: str) -> Progress | None:
+def on_terminal(name: str) -> Progress | None:
+    """Progress of the embedding as a line on the terminal; None where the error stream is none."""
     if not sys.stderr.isatty():
         return None
 
