@@ -18,8 +18,8 @@ class GraphSpec:
     ----------
     kind : ``nearest`` keeps the `neighbours` nearest atoms within `cutoff` (fewer if there are fewer); ``radius`` keeps all within
         `cutoff`; ``composition`` has one node per element and no edges; ``voronoi`` joins atoms whose Voronoi cells share a face;
-        ``bonds`` joins bonded atoms of a molecule, ``pairs`` all its atoms; bonds are those of its SMILES (column or info key ``smiles``), or
-        without one are perceived from the geometry, see `naica.graphs.bonds`
+        ``bonds`` joins bonded atoms of a molecule, ``pairs`` all its atoms; bonds are those of its SMILES (column or info key
+        ``smiles``), or without one are perceived from the geometry, see `naica.graphs.bonds`
     cutoff : Å
     neighbours : edges per atom at most; only for ``nearest``
     levels : further levels, by the names in ``naica.graphs.levels.LEVEL_MAKERS`` (motifs, orbitals …)
