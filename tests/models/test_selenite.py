@@ -79,12 +79,15 @@ def test_invariants_are_sums_over_pairs_of_neighbours():
     length, vector = batch["edge_length"][edges], batch["edge_vector"][edges]
     weight = (1 - (length / length.max()) ** 2) ** 2
     said = weight[:, None] * messages[mine]
-    torch.testing.assert_close(found[0][atom], said.sum(0))
+    torch.testing.assert_close(around.reach[atom], length.max())
+    wide = (1 - (length / length.max()) ** 6) ** 2 / model.config.neighbours**0.5
+    torch.testing.assert_close(found[0][atom], (wide[:, None] * messages[mine]).sum(0))
+    torch.testing.assert_close(found[1][atom], said.sum(0))
     cosine = (vector / length[:, None]) @ (vector / length[:, None]).T
     for order in (1, 2, 3):
         power = torch.einsum("jc,kc,jk->c", said, said, legendre(order, cosine))
         # vectors and lengths are kept in 32 bits, so their quotient is a unit vector to 1e-7 only
-        torch.testing.assert_close(found[order][atom], power / torch.sqrt(power + 0.1), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found[order + 1][atom], power / torch.sqrt(power + 0.1), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "sites"])

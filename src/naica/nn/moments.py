@@ -42,12 +42,14 @@ def harmonics(vector: Tensor, length: Tensor, degree: int) -> Tensor:
 class Shells:
     """Every atom's surroundings with the same number of places K; places without a neighbour have no weight.
 
-    sender and length (N·K); rows (N, M, K): what multiplies the messages: the weights w, then w · Y_lm.
+    sender and length (N·K); rows (N, M, K): what multiplies the messages: the wide weights, the near weights w, then w · Y_lm; reach (N),
+    the distance at which the weights are zero, Å.
     """
 
     sender: Tensor
     length: Tensor
     rows: Tensor
+    reach: Tensor
 
     def moments(self, messages: Tensor) -> Tensor:
         """Messages (N·K, C) → moments (N, M, C)."""
@@ -58,7 +60,9 @@ class Shells:
 def shells(batch: Batch, degree: int, neighbours: int, cutoff: float) -> Shells:
     """The surroundings of a batch's atoms.
 
-    Weights are ``(1 − (d/D)²)²``. D is the distance of an atom's last neighbour where it has as many as it may, else the cut-off.
+    The near weights are ``(1 − (d/D)²)²``, the wide ones ``(1 − (d/D)⁶)² / √neighbours``: whoever looks at bonds and angles wants the first
+    shell alone, whoever asks how dense the crystal is wants all of them. The reach D is the distance of an atom's last neighbour where it
+    has as many as it may, else the cut-off.
 
     Parameters
     ----------
@@ -80,29 +84,25 @@ def shells(batch: Batch, degree: int, neighbours: int, cutoff: float) -> Shells:
         sender, vector, length = (x.new_zeros(n * places, *x.shape[1:]).index_copy(0, place, x) for x in (sender, vector, length))
         there = length.new_zeros(n * places).index_fill(0, place, 1.0).view(n, places)
         full = (count >= neighbours)[:, None]
-    weight = _weights(length.view(n, places), full, cutoff)
-    weight = (weight if there is None else weight * there)[:, None]
-    if degree == 0:
-        return Shells(sender, length, weight)
-    y = harmonics(vector, length, degree).view(n, places, (degree + 1) ** 2 - 1).transpose(1, 2)
-    return Shells(sender, length, torch.cat([weight, weight * y], dim=1))
-
-
-def _weights(length: Tensor, full: Tensor, cutoff: float) -> Tensor:
-    """Lengths (N, K), whether an atom has all the neighbours it may (N, 1) → weights (N, K)."""
-    if length.shape[1] == 0:
-        return length
-    last = torch.where(full, length.amax(dim=1, keepdim=True), cutoff)
-    share = (length / last).clamp(max=1.0)
-    return (1 - share * share).square()
+    length = length.view(n, places)
+    reach = torch.where(full, length.amax(dim=1, keepdim=True), cutoff) if places else length.new_full((n, 1), cutoff)
+    square = (length / reach).clamp(max=1.0).square()
+    near, wide = (1 - square).square(), (1 - square**3).square() / neighbours**0.5
+    if there is not None:
+        near, wide = near * there, wide * there
+    rows = [wide[:, None], near[:, None]]
+    if degree:
+        y = harmonics(vector, length.view(-1), degree).view(n, places, (degree + 1) ** 2 - 1)
+        rows.append(near[:, None] * y.transpose(1, 2))
+    return Shells(sender, length.view(-1), torch.cat(rows, dim=1), reach[:, 0])
 
 
 def invariants(moments: Tensor, degree: int) -> list[Tensor]:
-    """What no rotation or inversion changes of moments (N, M, C): the scalar, then one size per degree, each (N, C).
+    """What no rotation or inversion changes of moments (N, M, C): the two scalars, then one size per degree, each (N, C).
 
     Sizes are softened norms, p / √(p + 0.1) of p = Σ_m A_lm²: smooth at zero, and growing like the moments themselves.
     """
-    found, start = [moments[:, 0]], 1
+    found, start = [moments[:, 0], moments[:, 1]], 2
     for order in range(1, degree + 1):
         power = moments[:, start : start + 2 * order + 1].square().sum(1)
         found.append(power * torch.rsqrt(power + 0.1))
