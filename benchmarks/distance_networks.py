@@ -5,7 +5,7 @@
 
 The peer is the network as its paper writes it: everything that depends on an edge is computed on every edge, its inputs are joined, and
 sums over edges are index additions. It gets its batches ready-made; naica's time includes making them. Outputs are compared first. Both
-take turns in one process, so that whatever else the machine does slows both.
+take turns in one process, so that whatever else the machine does slows both; "peer" is measured without naica's runtime tuning.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
+import sys
 import time
 from math import log
 
@@ -75,15 +77,8 @@ def plain_schnet(model, batch):
     return x
 
 
-def main() -> None:
-    """Measure and print the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", choices=("megnet", "schnet"))
-    parser.add_argument("--count", type=int, default=512)
-    parser.add_argument("--repeats", type=int, default=4)
-    parser.add_argument("--json", help="file for the numbers")
-    args = parser.parse_args()
-
+def measure(network: str, count: int, repeats: int) -> dict[str, float]:
+    """Rates (structures per CPU second) of both in this process, with whatever runtime tuning is on in it."""
     from naica.runtime import threads, tune
 
     tune()
@@ -95,14 +90,14 @@ def main() -> None:
     from naica.nn import Head
 
     torch.manual_seed(0)
-    if args.network == "megnet":
+    if network == "megnet":
         model, level, plain = backbone("megnet", cutoff=4.0), "system", plain_megnet
         head = Head(96, (32, 16), pooling="system")
     else:
         model, level, plain = backbone("schnet"), "atom", plain_schnet
         head = Head(128, (64,), pooling="sites")
     whole = torch.nn.ModuleList([model, head])
-    graphs = GraphSet.build(sample(args.count), model.needs)
+    graphs = GraphSet.build(sample(count), model.needs)
     rows = graphs.usable.tolist()
     chunks = [rows[k : k + BATCH] for k in range(0, len(rows), BATCH)]
     ready = [graphs.batch(c) for c in chunks]
@@ -130,22 +125,46 @@ def main() -> None:
     difference = float((ours(0) - peer(0)).detach().abs().max())
     assert difference < 1e-4, f"the two do not compute the same: {difference}"
     best: dict[str, float] = {}
-    for _ in range(args.repeats):
+    for _ in range(repeats):
         for what, work in (("train", train), ("infer", infer)):
             for who, predict in (("peer", peer), ("naica", ours)):
                 start = time.process_time()
                 work(predict)
                 best[f"{who} {what}"] = min(best.get(f"{who} {what}", float("inf")), time.process_time() - start)
-    rates = {key: len(rows) / seconds for key, seconds in best.items()}
-    edges = len(graphs.senders) / len(rows)
-    print(f"{args.network}: {len(rows)} crystals, {graphs.counts.mean():.1f} atoms and {edges:.0f} edges on average; one thread")
-    print(f"load average {os.getloadavg()[0]:.1f}; largest difference of outputs {difference:.1e}; structures per CPU second:")
+    sizes = {"structures": len(rows), "atoms": float(graphs.counts.mean()), "edges": len(graphs.senders) / len(rows)}
+    return {**sizes, "difference": difference, **{key: len(rows) / seconds for key, seconds in best.items()}}
+
+
+def main() -> None:
+    """Measure in processes with and without the runtime tuning, and print the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", choices=("megnet", "schnet"))
+    parser.add_argument("--count", type=int, default=512)
+    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--json", help="file for the numbers")
+    parser.add_argument("--inner", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.inner:
+        print(json.dumps(measure(args.network, args.count, args.repeats)))
+        return
+    off = dict.fromkeys(("NAICA_FAST_MATMUL", "NAICA_MALLOC", "NAICA_PASSIVE_WAIT"), "0")
+    results = {}
+    for name, extra in (("plain", off), ("tuned", {})):
+        command = [sys.executable, __file__, args.network, "--inner", "--count", str(args.count), "--repeats", str(args.repeats)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **extra}
+        told = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+        results[name] = json.loads(told.splitlines()[-1])
+    plain, tuned = results["plain"], results["tuned"]
+    print(f"{args.network}: {tuned['structures']} crystals, {tuned['atoms']:.1f} atoms and {tuned['edges']:.0f} edges on average")
+    print(f"structures per CPU second, one thread; load average {os.getloadavg()[0]:.1f}; outputs differ by {tuned['difference']:.1e}")
+    print(f"{'':8}{'peer':>10}{'peer, tuned':>13}{'naica':>10}{'ratio':>8}{'tuned both':>12}")
     for what in ("train", "infer"):
-        rates[f"ratio {what}"] = rates[f"naica {what}"] / rates[f"peer {what}"]
-        print(f"{what:8}{rates[f'peer {what}']:10.0f}{rates[f'naica {what}']:10.0f}{rates[f'ratio {what}']:8.2f}")
+        p, pt, n = plain[f"peer {what}"], tuned[f"peer {what}"], tuned[f"naica {what}"]
+        results[f"ratio {what}"] = n / p
+        print(f"{what:8}{p:10.0f}{pt:13.0f}{n:10.0f}{n / p:8.2f}{n / pt:12.2f}")
     if args.json:
         with open(args.json, "w") as handle:
-            json.dump(rates, handle, indent=1)
+            json.dump(results, handle, indent=1)
 
 
 if __name__ == "__main__":

@@ -147,6 +147,8 @@ def test_fidelity_as_state_is_that_of_each_structure():
     np.testing.assert_allclose(together, alone, atol=2e-6)
     # six-model means and spreads over the seeds: model 0 lies within three spreads of each
     np.testing.assert_array_less(np.abs(together - [5.022, 9.437, 6.310, 8.569]), 3 * np.array([0.138, 0.100, 0.219, 0.194]))
+    known = CRYSTALS["NaCl"].replace(info={"fidelity": 3})
+    assert model(MULTI).predict([known]).value[0] == pytest.approx(8.601, abs=6e-4)
     with pytest.raises(InputError, match="fidelity"):
         model(MULTI).predict([CRYSTALS["NaCl"]])
     with pytest.raises(InputError, match="from 0 to 3"):
