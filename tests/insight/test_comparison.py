@@ -69,7 +69,8 @@ def test_every_network_has_a_recipe_that_training_takes() -> None:
 
     for model in ARCHITECTURES:
         found = tasks.recipe(model)
-        assert set(found.systems) <= {"crystal", "molecule"} and found.systems
+        assert set(found.systems) <= {"crystal", "molecule"}
+        assert found.systems
         config = found.config(800, 1)
         assert config.seed == 1
         backbone(model, **config.architecture_config)
@@ -79,7 +80,9 @@ def test_small_sets_take_smaller_steps() -> None:
     found = tasks.recipe("cgcnn")
     most = found.settings["batch_size"]
     sizes = [found.config(rows, 0).batch_size for rows in (50, 600, 10**6)]
-    assert sizes == sorted(sizes) and sizes[0] == 16 and sizes[-1] == most
+    assert sizes == sorted(sizes)
+    assert sizes[0] == 16
+    assert sizes[-1] == most
 
 
 def test_unknown_names_are_refused_with_a_proposal() -> None:
@@ -91,7 +94,8 @@ def test_unknown_names_are_refused_with_a_proposal() -> None:
 
 def test_a_set_stands_for_all_its_tasks_and_rows_override() -> None:
     found = tasks.chosen_tasks(["mp_formation"], rows=100)
-    assert {t.set for t in found} == {"mp_formation"} and len(found) >= 3
+    assert {t.set for t in found} == {"mp_formation"}
+    assert len(found) >= 3
     assert all(t.rows == 100 for t in found)
     assert all(t.rows is None for t in tasks.chosen_tasks(["mp_formation"], rows=0))
 
@@ -101,7 +105,8 @@ def test_the_sample_of_rows_does_not_depend_on_their_order(made_up: None) -> Non
     some = tasks._sample(table.ids, np.arange(len(table)), 20)
     turned = table.take(np.arange(len(table))[::-1])
     again = tasks._sample(turned.ids, np.arange(len(table)), 20)
-    assert {table.ids[k] for k in some} == {turned.ids[k] for k in again} and len(some) == 20
+    assert {table.ids[k] for k in some} == {turned.ids[k] for k in again}
+    assert len(some) == 20
 
 
 def test_logarithms_have_no_label_where_a_value_is_not_positive(made_up: None) -> None:
@@ -118,10 +123,12 @@ def test_a_run_keeps_to_its_split_and_its_budget_and_is_not_repeated(made_up: No
     comparison.claim(mine, tmp_path)
     assert comparison.work(mine, tmp_path) == 3
     runs = {r["model"]: r for r in comparison.read_runs(tmp_path)}
-    assert set(runs) == {"mean", "composition-ridge", "cgcnn"} and all(r["status"] == "ok" for r in runs.values()), runs
+    assert set(runs) == {"mean", "composition-ridge", "cgcnn"}
+    assert all(r["status"] == "ok" for r in runs.values()), runs
     test = tasks.parts(TASK, salts(), 0).test.tolist()
     assert all(r["test"]["rows"] == test for r in runs.values())
-    assert runs["cgcnn"]["cpu_seconds"] < 5 and runs["cgcnn"]["epochs"]["done"] >= 1
+    assert runs["cgcnn"]["cpu_seconds"] < 5
+    assert runs["cgcnn"]["epochs"]["done"] >= 1
     before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("runs/*/*.json")}
     assert comparison.work(mine, tmp_path) == 0
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.glob("runs/*/*.json")}
@@ -142,8 +149,11 @@ def test_several_columns_with_gaps_are_one_run(made_up: None, tmp_path: Path) ->
     assert np.array(runs["cgcnn"]["test"]["predicted"]).shape == np.array(runs["cgcnn"]["test"]["actual"]).shape
     (standing,) = ranking.standings(list(runs.values()), {"metals": METAL})
     mean, ridge = standing.score("mean"), standing.score("composition-ridge")
-    assert mean is not None and mean.value == pytest.approx(0.5) and mean.normalised == pytest.approx(1.0)
-    assert ridge is not None and ridge.value > 0.8
+    assert mean is not None
+    assert mean.value == pytest.approx(0.5)
+    assert mean.normalised == pytest.approx(1.0)
+    assert ridge is not None
+    assert ridge.value > 0.8
 
 
 def test_a_failing_network_is_recorded_and_the_others_go_on(made_up: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +167,8 @@ def test_a_failing_network_is_recorded_and_the_others_go_on(made_up: None, tmp_p
     comparison.claim(mine, tmp_path)
     comparison.work(mine, tmp_path)
     runs = {r["model"]: r for r in comparison.read_runs(tmp_path)}
-    assert runs["gnome"]["status"] == "failed" and "no motif anywhere" in runs["gnome"]["reason"]
+    assert runs["gnome"]["status"] == "failed"
+    assert "no motif anywhere" in runs["gnome"]["reason"]
     assert runs["cgcnn"]["status"] == "ok"
     assert comparison.work(mine, tmp_path) == 0
     monkeypatch.undo()
@@ -242,11 +253,18 @@ def test_networks_are_judged_on_the_rows_that_all_can_do() -> None:
     half = run_of("c", 0, [0.1] * 10, rows=list(range(10)), missing=10)
     (standing,) = ranking.standings([whole, fewer, half, run_of("mean", 0, [4.0] * 20)], {"salts": TASK})
     a, b, c = (standing.score(m) for m in "abc")
-    assert a and b and c
-    assert (a.value, b.value) == (1.0, 2.0) and (a.rank, b.rank) == (1.0, 2.0)
+    assert a
+    assert b
+    assert c
+    assert (a.value, b.value) == (1.0, 2.0)
+    assert (a.rank, b.rank) == (1.0, 2.0)
     # half of the rows missing: judged on its own ones, said so, and last however small its error
-    assert c.own_rows and c.value == pytest.approx(0.1) and c.rank == 3.0 and c.missing == 0.5
-    assert a.normalised == pytest.approx(0.25) and c.normalised == pytest.approx(0.025)
+    assert c.own_rows
+    assert c.value == pytest.approx(0.1)
+    assert c.rank == 3.0
+    assert c.missing == 0.5
+    assert a.normalised == pytest.approx(0.25)
+    assert c.normalised == pytest.approx(0.025)
     assert "no motif" in c.reason
 
 
@@ -259,7 +277,9 @@ def test_error_bars_are_standard_errors_over_seeds() -> None:
     runs = [run_of("a", seed, [value] * 4) for seed, value in enumerate((1.0, 2.0, 3.0))]
     (standing,) = ranking.standings(runs, {"salts": TASK})
     score = standing.score("a")
-    assert score and score.value == 2.0 and score.error == pytest.approx(1 / math.sqrt(3))
+    assert score
+    assert score.value == 2.0
+    assert score.error == pytest.approx(1 / math.sqrt(3))
 
 
 # --- report ----------------------------------------------------------------------------------------------------------------------
@@ -281,7 +301,8 @@ def test_the_report_says_what_failed_what_is_missing_and_what_others_published(t
     for words in ("1.50 ± 0.50", "failed (no graph)", "50.0% of the test rows missing", "(own rows)", "on other splits", "ten folds"):
         assert words in text, words
     lines = (tmp_path / "scores.csv").read_text().splitlines()
-    assert len(lines) == 5 and lines[0].count(",") == lines[1].count(",")
+    assert len(lines) == 5
+    assert lines[0].count(",") == lines[1].count(",")
     kept = json.loads((tmp_path / "scores.json").read_text())
     assert [s["model"] for s in kept["tasks"][0]["scores"]] == ["a", "c", "mean"]
     assert paths[-1].stat().st_size > 10_000

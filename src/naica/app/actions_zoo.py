@@ -190,7 +190,7 @@ def recommend(request: RecommendRequest) -> Answer:
     data = {"need": need, "recommended": best, "expected": {"low": low, "high": high, "unit": advice.unit}, "command": command}
     data |= {"cpu_minutes": advice.minutes, "candidates": advice.candidates, "evidence": _evidence_data(advice), "caveats": advice.caveats}
     text = (
-        f"{best}: expected error {number(low, 3)} to {number(high, 3)} ({advice.unit}); about {advice.minutes:g} CPU minutes per network "
+        f"{best}: expected error {low:.3g} to {high:.3g} ({advice.unit}); about {advice.minutes:g} CPU minutes per network "
         f"on one thread.\n{command}"
     )
     return Answer(data, (text, _candidate_table(advice), _evidence_table(advice, best)), tuple(notes))

@@ -181,6 +181,8 @@ def _caveats(need: Need, source: Evidence, candidates: Sequence[Candidate]) -> t
     if math.log10(factor) > FAR:
         more = "fewer" if need.rows > task["train_rows"] else "more"
         found.append(f"measured on {task['train_rows']:,} training rows, {factor:.0f} times {more} than yours; the error will differ")
+    if (source.score(candidates[0].model) or {}).get("error") is None:
+        found.append("measured with one seed there: no error bar")
     close = [c.model for c in candidates[1:] if c.behind < candidates[0].behind + 0.05]
     if close:
         found.append(f"{', '.join(close)} did within 5 % as well")

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -176,8 +176,9 @@ def chosen_models(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names or ARCHITECTURES))
 
 
+@lru_cache(maxsize=4)
 def load(task: Task) -> CrystalTable:
-    """The rows of a task with its labels.
+    """The rows of a task with its labels; the last few tasks are kept.
 
     Raises
     ------
