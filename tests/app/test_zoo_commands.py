@@ -87,3 +87,11 @@ def test_a_comparison_from_the_command_line_and_its_report(naica, tmp_path):
     assert {p: p.stat().st_mtime_ns for p in out.glob("runs/*/*.json")} == first
     assert (out / "report.md").exists()
     assert json.loads((tmp_path / "table.json").read_text())["tasks"][0]["task"] == "half_heusler_metal"
+
+
+def test_a_set_that_is_not_here_is_no_failure_of_a_network(naica, tmp_path, monkeypatch):
+    monkeypatch.setenv("NAICA_DATA", str(tmp_path / "none"))
+    ran = naica("zoo", "--set", "phonons", "-m", "cgcnn", "--out", tmp_path / "zoo")
+    assert ran.code == 3
+    assert "naica data pull phonons" in ran.err
+    assert not (tmp_path / "zoo").exists()

@@ -26,12 +26,19 @@ def compare(request: ZooRequest, progress: Report = _silent) -> Answer:
     ------
     InputError, ConfigError
         For unknown tasks or networks.
+    MissingPart
+        If a set is not on this machine.
     RunError
         If the folder holds another comparison, cannot be written, or a worker process died.
     """
+    from naica.data.registry import dataset
     from naica.insight import comparison, tasks
 
     chosen = tasks.chosen_tasks(request.sets, request.rows)
+    for name in dict.fromkeys(task.set for task in chosen):
+        # says how to get it; a run would note this as the network's failure
+        for file in dataset(name).files:
+            dataset(name).path(file.path)
     plan = comparison.Plan(tuple(chosen), tuple(tasks.chosen_models(request.models)), tuple(range(request.seeds)), request.minutes)
     comparison.claim(plan, request.out)
     wanted = [run.path(request.out) for run in plan.runs()]
