@@ -24,6 +24,7 @@ NETWORKS = {
     "fingerprint": ("fingerprint", {}),
     "weave": ("weave", {"max_bonds": 3}),
     "mpnn": ("mpnn", {"steps": 4, "passes": 4}),
+    "mpnn-gated-sum": ("mpnn", {"readout": "gated-sum", "steps": 4}),
     "mpnn-ggnn": ("mpnn", {"message": "ggnn", "readout": "gated-sum", "steps": 4}),
     "mpnn-attention-virtual": ("mpnn", {"attention": True, "virtual": True, "steps": 4, "passes": 4}),
     "mpnn-distances": ("mpnn", {"edges": "pairs", "width": 32, "edge_width": 16, "edge_layers": 1, "steps": 3, "passes": 3}),
