@@ -143,6 +143,7 @@ _TABLE = (
     Field("forces", "atom", "eV/Å", "F", "force", (3,)),
     Field("stress", "system", "eV/Å³", "σ", "stress, positive under tension", (3, 3)),
     Field("magmom", "atom", "μ_B", "m", "magnetic moment"),
+    Field("partial_charge", "atom", "e", "q", "partial charge"),
     Field("site_energy", "atom", "eV/atom", "v_i", "site contribution"),
 )
 

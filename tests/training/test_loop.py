@@ -133,6 +133,22 @@ def test_early_stop_and_time_budget(table, parts):
     assert rates[-1] < 0.1 * max(rates)
 
 
+def test_a_budget_of_cpu_seconds_does_not_count_waiting(table, parts):
+    def wait(share):
+        time.sleep(0.02)
+
+    rates = []
+    watch = Watch(step=wait, epoch=lambda row: rates.append(row["learning_rate"]))
+    config = TrainConfig(**SMALL, epochs=10**6, max_cpu_seconds=0.5)
+    started = time.process_time()
+    _, progress = member(table, parts, config, watch=watch)
+    assert 0.5 <= progress.cpu_seconds < 1.5
+    assert progress.cpu_seconds <= time.process_time() - started
+    # it slept at every step, which the budget does not see
+    assert progress.seconds > progress.cpu_seconds + 0.2
+    assert rates[-1] < 0.1 * max(rates)
+
+
 def test_it_learns_ten_structures_by_heart(table, parts):
     from .conftest import Parts
 

@@ -97,7 +97,7 @@ def settled(head: HeadConfig, table: CrystalTable, rows: NDArray[np.int64], take
         If there is no such column.
     """
     state = head.state
-    if FIDELITY in table.columns and FIDELITY not in (*state, *taken) and len(set(_texts(table, FIDELITY, rows))) > 1:
+    if FIDELITY in table.columns and FIDELITY not in (*state, *taken) and len(set(_texts(table, FIDELITY, np.arange(len(table))))) > 1:
         # labels of several levels in one column: not to know which is which would mix them
         state = (*state, FIDELITY)
     if not state:

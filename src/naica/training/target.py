@@ -204,7 +204,7 @@ def _of_sites(table: CrystalTable, column: str, label: Label) -> Labels:
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     values = np.full(int(starts[-1]), np.nan)
     bad: dict[int, str] = {}
-    for row, (given, start, stop) in enumerate(zip(table.arrow[column].to_pylist(), starts, starts[1:], strict=True)):
+    for row, (given, start, stop) in enumerate(zip(table.arrow[column].to_pylist(), starts[:-1], starts[1:], strict=True)):
         if given is None:
             continue
         if not isinstance(given, list):
