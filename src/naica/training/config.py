@@ -25,7 +25,7 @@ class HeadConfig:
     Parameters
     ----------
     hidden : widths of the hidden layers
-    pooling : how atoms become one system; ``auto`` takes ``mean``, or ``system`` where the backbone has no atom level; ``sites``
+    pooling : how atoms become one system; ``auto`` takes the network's own readout where it has one, else ``mean``; ``sites``
         predicts the mean of one number per site, so that sites can be read; labels of sites need it, and ``auto`` takes it for them
     dropout : share of hidden units dropped in training
     state : columns (or keys of ``Crystal.info``) that describe a system as a whole, for example ``("temperature", "pressure")``; they

@@ -237,9 +237,8 @@ def _pooling(asked: str, widths: Mapping[str, int], targets: Sequence[Target]) -
             raise ConfigError(f"{of_sites[0]} has a value for every atom; that needs head.pooling = 'sites' and a network with atoms")
         return "sites"
     if asked == "auto":
-        if "atom" not in widths:
-            return "system"
-        return "mean"
+        # a network names its own readout first where it has one
+        return "system" if next(iter(widths)) == "system" else "mean"
     if ("system" if asked == "system" else "atom") not in widths:
         raise ConfigError(f"head.pooling = {asked!r}, but this architecture gives features per {', '.join(widths)} only")
     extensive = next((t.quantity for t in targets if t.extensive), None)
