@@ -6,11 +6,11 @@ radii; messages are products, so that nothing is activated per bond, and they ar
 (`naica.nn.moments`), which gives every layer the angles between all pairs of bonds at the price of a sum over bonds::
 
     m_ij = (W_s x_j) ⊙ (W_f u_ij + b),    x = LayerNorm(v)
-    B    = Σ_j w'_ij m_ij,    A_lm = Σ_j w_ij Y_lm(r_ij) m_ij,    p_l = |A_l| softened,   l = 1 … L
+    B    = Σ_j m_ij / √K,    A_lm = Σ_j w_ij Y_lm(r_ij) m_ij,    p_l = |A_l| softened,   l = 1 … L
     v_i  ← v_i + W₂ SiLU( W₁ [x_i ⊕ B ⊕ A_00 ⊕ p_1 ⊕ … ⊕ p_L] + b₁ ) + b₂
 
-with weights w and w' that fall to zero at the last neighbour an atom keeps, w early and w' late. How far that neighbour is tells how dense
-the crystal is; it joins the first vector.
+with weights w that fall to zero at the last neighbour an atom keeps. B, over all neighbours alike and divided by the root of their number,
+sees the last shell too and how dense the crystal is.
 
 An atom's features for the head are its last state, the same state weighted by how much attention its crystal pays to it, and its first
 state; the mean over atoms is thus a mean, an attention pooling and a mean over the composition side by side, and a head per site still
@@ -35,8 +35,6 @@ from naica.structure.elements import table
 # where bonds are, Å, and where they are in units of the sum of covalent radii
 _LENGTHS = (0.7, 6.0)
 _RELATIVE = (0.5, 2.5)
-# where last neighbours are, Å
-_REACH = (2.0, 8.0, 20)
 
 
 class ElementStart(nn.Module):
@@ -163,8 +161,6 @@ class Selenite(nn.Module):
         c = self.config
         self.start = ElementStart(c.width)
         self.bonds = Bonds(c.gaussians, c.relative)
-        self.reach = Gaussians(*_REACH)
-        self.density = nn.Linear(len(self.reach), c.width)
         self.layers = nn.ModuleList(MomentLayer(c.width, len(self.bonds), c.degree, c.dropout) for _ in range(c.layers))
         self.norm = nn.LayerNorm(c.width)
         self.attention = Attention(c.width, c.heads) if c.heads else None
@@ -182,10 +178,9 @@ class Selenite(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """A batch of crystal graphs → atom features (N, 3 · width)."""
         c, numbers = self.config, batch["number"]
-        first = self.start(numbers)
+        first = atoms = self.start(numbers)
         around = shells(batch, c.degree, c.neighbours, c.cutoff)
         edges = self.bonds(numbers, around).to(first.dtype)
-        atoms = first + self.density(self.reach(around.reach).to(first.dtype))
         for layer in self.layers:
             atoms = layer(atoms, edges, around)
         atoms = self.norm(atoms)

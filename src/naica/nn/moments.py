@@ -42,14 +42,13 @@ def harmonics(vector: Tensor, length: Tensor, degree: int) -> Tensor:
 class Shells:
     """Every atom's surroundings with the same number of places K; places without a neighbour have no weight.
 
-    sender and length (N·K); rows (N, M, K): what multiplies the messages: the wide weights, the near weights w, then w · Y_lm; reach (N),
-    the distance at which the weights are zero, Å.
+    sender and length (N·K); rows (N, M, K): what multiplies the messages: the same number for all neighbours, the weights w, then
+    w · Y_lm.
     """
 
     sender: Tensor
     length: Tensor
     rows: Tensor
-    reach: Tensor
 
     def moments(self, messages: Tensor) -> Tensor:
         """Messages (N·K, C) → moments (N, M, C)."""
@@ -60,9 +59,9 @@ class Shells:
 def shells(batch: Batch, degree: int, neighbours: int, cutoff: float) -> Shells:
     """The surroundings of a batch's atoms.
 
-    The near weights are ``(1 − (d/D)²)²``, the wide ones ``(1 − (d/D)⁶)² / √neighbours``: whoever looks at bonds and angles wants the first
-    shell alone, whoever asks how dense the crystal is wants all of them. The reach D is the distance of an atom's last neighbour where it
-    has as many as it may, else the cut-off.
+    The weights are ``(1 − (d/D)²)²``. D is the distance of an atom's last neighbour where it has as many as it may, else the cut-off.
+    Beside them stands a plain sum, each neighbour times 1/√neighbours: it sees the last shell too, and like every sum over nearest
+    neighbours relies on how `naica.graphs.neighbours.nearest` breaks ties, by element and surroundings. Directions could not rely on it.
 
     Parameters
     ----------
@@ -86,15 +85,15 @@ def shells(batch: Batch, degree: int, neighbours: int, cutoff: float) -> Shells:
         full = (count >= neighbours)[:, None]
     length = length.view(n, places)
     reach = torch.where(full, length.amax(dim=1, keepdim=True), cutoff) if places else length.new_full((n, 1), cutoff)
-    square = (length / reach).clamp(max=1.0).square()
-    near, wide = (1 - square).square(), (1 - square**3).square() / neighbours**0.5
+    weight = (1 - (length / reach).clamp(max=1.0).square()).square()
+    plain = torch.full_like(length, neighbours**-0.5)
     if there is not None:
-        near, wide = near * there, wide * there
-    rows = [wide[:, None], near[:, None]]
+        weight, plain = weight * there, plain * there
+    rows = [plain[:, None], weight[:, None]]
     if degree:
         y = harmonics(vector, length.view(-1), degree).view(n, places, (degree + 1) ** 2 - 1)
-        rows.append(near[:, None] * y.transpose(1, 2))
-    return Shells(sender, length.view(-1), torch.cat(rows, dim=1), reach[:, 0])
+        rows.append(weight[:, None] * y.transpose(1, 2))
+    return Shells(sender, length.view(-1), torch.cat(rows, dim=1))
 
 
 def invariants(moments: Tensor, degree: int) -> list[Tensor]:
