@@ -122,3 +122,22 @@ def test_the_samples_are_what_they_say():
     assert len(found) == 8
     assert min(len(c) for c in found) == 1
     assert [c.pbc.sum() for c in found[-3:]] == [2, 0, 0]
+
+
+def test_what_a_model_refuses_is_left_out_and_told():
+    report = check(build("megnet", lone="refused"))
+    assert report.passed
+    assert "Ar" in report.left_out[0]
+    assert "isolated" in str(report)
+    with pytest.raises(InputError, match="refuses every structure"):
+        check(build("megnet", lone="refused"), [Crystal(["Ar"], [[0, 0, 0]])])
+
+
+def test_sites_of_an_extensive_quantity_add_up():
+    report = check(build("cgcnn", "energy", {"pooling": "sites"}))
+    assert "sites" in {row.law for row in report.rows}
+    assert report.passed
+
+
+def test_a_model_with_a_state_is_tried_at_one():
+    assert check(build("cgcnn", head={"state": ("temperature",)})).passed

@@ -107,10 +107,9 @@ def work(plan: Plan, out: Path, report: Callable[[dict[str, Any]], None] = lambd
 
     threads(1)
     done = 0
-    parent = os.getppid()
     for run in plan.runs():
         path = run.path(out)
-        if _there(path, retry) or os.getppid() != parent:
+        if _there(path, retry) or _orphaned():
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.with_suffix(".lock"), wait=False) as mine:
@@ -121,6 +120,12 @@ def work(plan: Plan, out: Path, report: Callable[[dict[str, Any]], None] = lambd
             done += 1
         report(result)
     return done
+
+
+def _orphaned() -> bool:
+    """Whether this is a worker process whose driver is gone; a command that outlives its shell is none."""
+    driver = parent_process()
+    return driver is not None and not driver.is_alive()
 
 
 def _there(path: Path, retry: bool) -> bool:
