@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from naica.errors import InputError
 from naica.structure import Crystal
 from naica.training import build, fit_correction
 from naica.training.check import check, samples
