@@ -116,8 +116,17 @@ class Attention(nn.Module):
 class Selenite(nn.Module):
     """naica's own property network.
 
-    It reads `neighbours` nearest atoms, but weighs them so that the last one counts nothing. Ties for the last place therefore need no
-    breaking: supercells, rotations and renumberings change nothing even where a network of nearest neighbours commonly fails.
+    It reads the `neighbours` nearest atoms. Directions enter only with weights that are zero at the last of them, so it does not matter
+    which of several equally far atoms took the last place. The plain sum, which knows no directions, leaves ties to the rule of the graph.
+
+    How to train it: AdamW at 3e-3 with one-cycle, 64 systems a step, Huber loss, running mean 0.995, weight decay 1e-4, head pooling by
+    ``mean``: the defaults of `TrainConfig`, for some hundreds as for some thousands of crystals at 20 CPU seconds. A rate of 6e-3 did as
+    well; longer budgets were not tried. With ``sites`` a head predicts the mean of contributions per site; ``heads=0`` keeps the attention
+    of the other sites out of them.
+
+    Chosen by single runs of 20 CPU seconds on phonons and bulk moduli, which repeat to about 5 %: moments up to degree 2 (without angles,
+    degree 0, the error on phonons was 50.9 instead of 27.7 1/cm; degree 3 gained nothing), 16 neighbours rather than 12, products rather
+    than an activation per bond, weights that fall early, and the plain sum (without it, bulk moduli 10.9 instead of 8.0 GPa).
     """
 
     @dataclass(frozen=True)
