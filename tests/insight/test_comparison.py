@@ -282,6 +282,14 @@ def test_error_bars_are_standard_errors_over_seeds() -> None:
     assert score.error == pytest.approx(1 / math.sqrt(3))
 
 
+def test_seeds_of_different_recipes_are_told_apart() -> None:
+    runs = [{**run_of("a", seed, [1.0]), "recipe": {"learning_rate": rate}} for seed, rate in enumerate((1e-3, 3e-3))]
+    (standing,) = ranking.standings([*runs, *(run_of("b", seed, [1.0]) for seed in range(2))], {"salts": TASK})
+    said = {s.model: s.reason for s in standing.scores}
+    assert "different recipes" in said["a"]
+    assert said["b"] == ""
+
+
 # --- report ----------------------------------------------------------------------------------------------------------------------
 def test_the_report_says_what_failed_what_is_missing_and_what_others_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = salts()

@@ -81,7 +81,7 @@ def _task_section(standing: Standing) -> list[str]:
         _row(*["---"] * 9),
     ]
     lines += [_score_row(standing, score) for score in standing.scores]
-    remarks = [f"- {s.model}: {_why(s)}" for s in standing.networks if not s.seeds or s.missing > 0]
+    remarks = [f"- {s.model}: {_why(s)}" for s in standing.networks if not s.seeds or s.missing > 0 or s.reason]
     lines += ["", *remarks] if remarks else []
     if task.published:
         shown = "; ".join(f"{p.name} {p.value:g} ({p.source}: {p.split})" for p in task.published)
@@ -107,8 +107,8 @@ def _score_row(standing: Standing, score: Score) -> str:
 
 
 def _why(score: Score) -> str:
-    left = f"{score.missing:.1%} of the test rows missing" if score.seeds else "failed"
-    return f"{left} ({score.reason})" if score.reason else left
+    left = "failed" if not score.seeds else f"{score.missing:.1%} of the test rows missing" if score.missing else ""
+    return f"{left} ({score.reason})" if left and score.reason else left or score.reason
 
 
 def digits(value: float, error: float) -> int:

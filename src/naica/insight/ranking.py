@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -195,6 +196,8 @@ def _score(
     for run in good[:1]:
         rejected = run.get("rejected", {})
     said = reasons[0] if reasons else "; ".join(f"{n} rows: {why}" for why, n in list(rejected.items())[:2])
+    if len({json.dumps(r.get("recipe"), sort_keys=True) for r in good}) > 1:
+        said = "; ".join(filter(None, [said, "its seeds were trained by different recipes"]))
     facts = {
         "parameters": _mean(r.get("parameters") for r in good),
         "train_per_second": _mean(r.get("train_per_second") for r in good),
