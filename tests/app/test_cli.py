@@ -118,14 +118,14 @@ def test_one_bad_crystal_does_not_sink_its_chunk(files, model_folder, monkeypatc
     from naica.errors import InputError
     from naica.training import Ensemble
 
-    true = Ensemble.predict
+    true = Ensemble.predict_tasks
 
-    def refuse_copper(self, source, *rest):
+    def refuse_copper(self, source, *rest, **options):
         if any("Cu" in c.symbols for c in source):
             raise InputError("no copper, please")
-        return true(self, source, *rest)
+        return true(self, source, *rest, **options)
 
-    monkeypatch.setattr(Ensemble, "predict", refuse_copper)
+    monkeypatch.setattr(Ensemble, "predict_tasks", refuse_copper)
     answer = actions_model.predict(PredictRequest((files / "mgo.cif", files / "cu.vasp"), str(model_folder)))
     good, bad = answer.data["predictions"]
     assert good["formula"] == "MgO"

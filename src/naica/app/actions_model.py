@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from naica.app.answer import Answer, Table, number
 from naica.app.requests import PredictRequest
 from naica.app.structures import Named, Unreadable, read_structures
-from naica.errors import NaicaError
+from naica.errors import InputError, NaicaError
 
 if TYPE_CHECKING:
     from naica.training import Ensemble, Prediction
@@ -42,7 +42,7 @@ def predict(request: PredictRequest, progress: Report = _silent) -> Answer:
     ensemble = load_model(request.model)
     rows: list[dict[str, Any]] = []
     for start in range(0, len(good), _CHUNK):
-        rows += _predict_chunk(ensemble, good[start : start + _CHUNK])
+        rows += _predict_chunk(ensemble, good[start : start + _CHUNK], request.state)
         progress(min(start + _CHUNK, len(good)), len(good))
     rows += [_bad_row(b) for b in bad]
     failed = [r for r in rows if "error" in r]
@@ -53,21 +53,30 @@ def predict(request: PredictRequest, progress: Report = _silent) -> Answer:
     return Answer(data, blocks, notes, exit_code=2 if failing else 0)
 
 
-def _predict_chunk(ensemble: Ensemble, named: Sequence[Named]) -> list[dict[str, Any]]:
+def _predict_chunk(ensemble: Ensemble, named: Sequence[Named], state: Mapping[str, float | str]) -> list[dict[str, Any]]:
+    from naica.training import Ensemble as Plain
+
+    crystals = [n.crystal for n in named]
     try:
-        return _prediction_rows(ensemble.predict([n.crystal for n in named]), named)
+        if isinstance(ensemble, Plain):
+            found = ensemble.predict_tasks(crystals, state=state)
+        elif state:
+            raise InputError("this model is a corrected one, which has no state variables; leave --state out")
+        else:
+            found = {"": ensemble.predict(crystals)}
+        return [row for name, one in found.items() for row in _prediction_rows(one, named, name if len(found) > 1 else "")]
     except NaicaError as error:
         if len(named) == 1:
             return [_bad_row(Unreadable(named[0].name, str(error)))]
     # one of them is to blame: find out which
-    return [row for one in named for row in _predict_chunk(ensemble, [one])]
+    return [row for one in named for row in _predict_chunk(ensemble, [one], state)]
 
 
-def _prediction_rows(prediction: Prediction, named: Sequence[Named]) -> list[dict[str, Any]]:
+def _prediction_rows(prediction: Prediction, named: Sequence[Named], task: str) -> list[dict[str, Any]]:
     found = prediction.to_dicts()
     kept = ("quantity", "value", "sigma", "entropy", "unit", "warnings")
     return [
-        {"file": one.name, "formula": one.crystal.formula, **{k: row[k] for k in kept if k in row}}
+        {"file": one.name, "formula": one.crystal.formula} | ({"task": task} if task else {}) | {k: row[k] for k in kept if k in row}
         for one, row in zip(named, found, strict=True)
     ]
 
@@ -77,29 +86,39 @@ def _bad_row(bad: Unreadable) -> dict[str, Any]:
 
 
 def _prediction_table(rows: Sequence[dict[str, Any]]) -> tuple[Table, ...]:
-    """Those predicted; nothing if none is."""
+    """Those predicted, a table for each task; nothing if none is."""
+    good = [r for r in rows if "error" not in r]
+    tasks = dict.fromkeys(r.get("task", "") for r in good)
+    return tuple(_task_table(task, [r for r in good if r.get("task", "") == task]) for task in tasks)
+
+
+def _task_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
     from naica.fields import FIELDS
 
-    rows = [r for r in rows if "error" not in r]
-    if not rows:
-        return ()
     good = rows[0]
     known = FIELDS.get(good.get("quantity", ""))
     heading = (known.label if known else good.get("quantity", "value")) + (f" ({good['unit']})" if good.get("unit") else "")
     spread = "entropy (bits)" if "entropy" in good else "1 σ"
-    cells = tuple((r["file"], r["formula"], number(r["value"]), _spread(r), "; ".join(r["warnings"])) for r in rows)
-    return (Table(("file", "formula", heading, spread, "remarks"), cells, right=(heading, spread)),)
+    cells = tuple((r["file"], r["formula"], _shown(r["value"]), _spread(r), "; ".join(r["warnings"])) for r in rows)
+    return Table(("file", "formula", heading, spread, "remarks"), cells, task, right=(heading, spread))
+
+
+def _shown(value: float | list[float]) -> str:
+    """A number, or those of all sites."""
+    return " ".join(number(v) for v in value) if isinstance(value, list) else number(value)
 
 
 def _spread(row: dict[str, Any]) -> str:
-    return number(row["entropy"]) if "entropy" in row else f"± {number(row['sigma'])}"
+    return _shown(row["entropy"]) if "entropy" in row else f"± {_shown(row['sigma'])}"
 
 
 def _prediction_notes(ensemble: Ensemble, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     if all("error" in r for r in rows):
         return ()
     bars = "calibrated" if ensemble.calibrated else "not calibrated: the plain spread of the members"
-    return (f"level of theory: {ensemble.target.level or 'unknown'}; error bars (1 standard deviation) are {bars}",)
+    targets = getattr(ensemble, "targets", None) or (ensemble.target,)
+    levels = ", ".join(dict.fromkeys(str(t.level or "unknown") for t in targets))
+    return (f"level of theory: {levels}; error bars (1 standard deviation) are {bars}",)
 
 
 # --- what there is -------------------------------------------------------------------------------------------------------------
@@ -118,21 +137,33 @@ def potential_names() -> list[str]:
 
 
 def models() -> Answer:
-    """Shipped models with their test errors, architectures that can be trained, potentials."""
+    """Shipped and published models with their units and test errors, architectures that can be trained, potentials."""
+    from naica.fields import field
     from naica.models import ARCHITECTURES
+    from naica.training.published import PUBLISHED
 
     shipped = shipped_models()
     data: dict[str, list[Any]] = {
         "models": [
             {"name": n, "quantity": c["target"]["quantity"], "members": c["members"], "metrics": c["metrics"]} for n, c in shipped.items()
         ],
+        "published": [{"name": n, "quantity": p.quantity, "unit": field(p.quantity).unit, "data": p.data} for n, p in PUBLISHED.items()],
         "architectures": list(ARCHITECTURES),
         "potentials": potential_names(),
     }
     rows = tuple((n, c["target"]["quantity"], c["architecture"], str(c["members"]), _test_error(c)) for n, c in shipped.items())
     table = Table(("model", "quantity", "architecture", "members", "test error"), rows, right=("members",))
+    others = tuple((n, p.quantity, _unit(p.quantity), p.data) for n, p in PUBLISHED.items())
+    published = Table(("published model", "quantity", "unit", "weights from the set"), others)
     told = (f"architectures: {', '.join(data['architectures'])}", f"potentials: {', '.join(data['potentials'])}")
-    return Answer(data, (table if rows else "no model is shipped with this copy", *told))
+    return Answer(data, (table if rows else "no model is shipped with this copy", published, *told))
+
+
+def _unit(quantity: str) -> str:
+    from naica.fields import field
+
+    known = field(quantity)
+    return "probability" if known.kind == "class" else known.unit
 
 
 def _test_error(card: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from naica.errors import ConfigError, InputError
 if TYPE_CHECKING:
     from naica.training import Ensemble
     from naica.training.config import TrainConfig
+    from naica.training.evaluation import Evaluation
 
 _MODELS_OWN = ("architecture", "architecture_config", "head", "kind", "members")
 
@@ -30,10 +32,11 @@ def train(request: TrainRequest) -> Answer:
         If the model to start from cannot be trained further, or if settings are given that it brings itself.
     """
     sources.check_element(request.split, request.element)
-    fit = _from_scratch(request) if request.start is None else _going_on(request, request.start)
-    source = sources.labelled(request.source)
+    fit, state = _from_scratch(request) if request.start is None else _going_on(request, request.start)
+    source = sources.labelled(request.source, repeats=bool(state))
     parts = sources.parted(source.table, request.split, request.seed, request.element)
-    ensemble = fit(source.table, source.column, split=parts, out=request.out, resume=request.resume)
+    columns = source.columns[0] if len(source.columns) == 1 else source.columns
+    ensemble = fit(source.table, columns, split=parts, out=request.out, resume=request.resume)
     card = ensemble.card
     data = {
         "model": str(request.out / "model"),
@@ -43,24 +46,31 @@ def train(request: TrainRequest) -> Answer:
         "rows": {"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)},
         "metrics": card.metrics,
         "rejected": source.rejected,
-    }
+    } | ({"tasks": list(ensemble.tasks)} if len(ensemble.tasks) > 1 else {})
     notes = (*source.notes, f"model: {request.out / 'model'}; use it with naica predict FILES --model {request.out}")
-    return Answer(data, (_metrics_table(card.metrics, ensemble.target.unit),), notes)
+    return Answer(data, _metrics_tables(card.metrics, ensemble), notes)
 
 
-def _from_scratch(request: TrainRequest) -> Callable[..., Ensemble]:
+def _from_scratch(request: TrainRequest) -> tuple[Callable[..., Ensemble], tuple[str, ...]]:
+    """What trains, and the state variables it reads."""
     from naica.training import train as train_ensemble
 
-    return partial(train_ensemble, config=train_config(request.config, {**request.settings, "seed": request.seed}))
+    settings: dict[str, Any] = {**request.settings, "seed": request.seed}
+    if request.state:
+        settings["head"] = {**_read_settings(request.config).get("head", {}), "state": list(request.state)}
+    config = train_config(request.config, settings)
+    return partial(train_ensemble, config=config), config.head.state
 
 
-def _going_on(request: TrainRequest, start: str) -> Callable[..., Ensemble]:
+def _going_on(request: TrainRequest, start: str) -> tuple[Callable[..., Ensemble], tuple[str, ...]]:
     """`fine_tune` with the model and those settings that were given: it has other defaults than a training from scratch."""
     from naica.app.actions_model import load_model
     from naica.training import Ensemble
     from naica.training.run import fine_tune
 
     given = {**_read_settings(request.config), **request.settings, "seed": request.seed}
+    if request.state:
+        raise InputError(f"--state cannot be set together with --from: the model {start} brings its own. Leave it out")
     if own := [key for key in _MODELS_OWN if key in given]:
         raise InputError(f"{', '.join(own)} cannot be set together with --from: the model {start} brings its own. Leave them out")
     config = train_config(request.config, {**request.settings, "seed": request.seed})
@@ -69,7 +79,7 @@ def _going_on(request: TrainRequest, start: str) -> Callable[..., Ensemble]:
     ensemble = load_model(start)
     if not isinstance(ensemble, Ensemble):
         raise InputError(f"{start} is a corrected model, whose networks are frozen; go on from the model it corrects")
-    return partial(fine_tune, ensemble, **{key: getattr(config, key) for key in given})
+    return partial(fine_tune, ensemble, **{key: getattr(config, key) for key in given}), ensemble.needs.state
 
 
 def train_config(path: Path | None, settings: Mapping[str, Any]) -> TrainConfig:
@@ -108,13 +118,27 @@ def _metrics_table(metrics: Mapping[str, Any], unit: str) -> Table:
     return Table(("part", *heads), rows, right=heads)
 
 
+def _metrics_tables(metrics: Mapping[str, Any], ensemble: Ensemble) -> tuple[Table, ...]:
+    """Metrics by part, and where there are several tasks by part and task; then those of each level of theory."""
+    several = len(ensemble.targets) > 1
+    tables = [_metrics_table(metrics, "" if several else ensemble.target.unit)]
+    for target in ensemble.targets if several else ():
+        own = {part: found["tasks"][target.task] for part, found in metrics.items() if target.task in found.get("tasks", {})}
+        tables.append(replace(_metrics_table(own, target.unit), title=target.task))
+    for part, found in metrics.items():
+        if isinstance(found, Mapping) and found.get("levels"):
+            by_level = _metrics_table(found["levels"], ensemble.target.unit)
+            tables.append(replace(by_level, title=f"{part}, by level of theory", columns=("level", *by_level.columns[1:])))
+    return tuple(table for table in tables if table.rows and len(table.columns) > 1)
+
+
 def _metric(value: Any) -> str:
     return str(value) if isinstance(value, int) else number(value, 4)
 
 
 # --- evaluate ----------------------------------------------------------------------------------------------------------------------
 def evaluate(request: EvaluateRequest) -> Answer:
-    """Metrics of a model on a part of a labelled source, and a parity plot if asked for.
+    """Metrics of a model on a part of a labelled source, and a parity plot or ROC curves if asked for.
 
     Raises
     ------
@@ -122,15 +146,19 @@ def evaluate(request: EvaluateRequest) -> Answer:
         If the part holds no row.
     """
     from naica.app.actions_model import load_model
-    from naica.training.evaluation import evaluate as measure
+    from naica.training.evaluation import evaluate_tasks, summary
 
     sources.check_element(request.split, request.element)
-    source = sources.labelled(request.source)
+    ensemble = load_model(request.model)
+    source = sources.labelled(request.source, repeats=bool(ensemble.needs.state))
     rows = sources.rows_of(source.table, request.part, request.split, request.seed, request.element)
     if not len(rows):
         raise InputError(f"part {request.part!r} of {request.source.source} holds no row; choose another --part or --split")
-    ensemble = load_model(request.model)
-    found = measure(ensemble, source.table, source.column, rows.tolist(), request.plot, request.fidelity).metrics.to_dict()
+    columns = _columns_of_tasks(ensemble, source.columns)
+    evaluated = evaluate_tasks(ensemble, source.table, columns, rows.tolist(), request.fidelity)
+    found = summary(evaluated, ensemble.targets)
+    if request.plot is not None:
+        _draw(evaluated, request.plot)
     data = {
         "model": request.model,
         "source": request.source.source,
@@ -139,8 +167,48 @@ def evaluate(request: EvaluateRequest) -> Answer:
         "metrics": found,
         "plot": request.plot,
     }
-    notes = (*source.notes, *((f"wrote {request.plot}",) if request.plot else ()))
-    return Answer(data, (_metrics_table({request.part: found}, ensemble.target.unit),), notes)
+    notes = (*source.notes, *_areas(evaluated), *((f"wrote {request.plot}",) if request.plot else ()))
+    return Answer(data, _metrics_tables({request.part: found}, ensemble), notes)
+
+
+def _columns_of_tasks(ensemble: Ensemble, columns: tuple[str, ...]) -> dict[str, str]:
+    """The column of each task: the one given for a single task, else those that are called like the tasks.
+
+    Raises
+    ------
+    InputError
+        If a task has no column.
+    """
+    tasks = ensemble.tasks
+    if len(tasks) == 1 and len(columns) == 1:
+        return {tasks[0]: columns[0]}
+    if lacking := [name for name in tasks if name not in columns]:
+        raise InputError(f"the model has the tasks {', '.join(tasks)}; columns {', '.join(columns)} lack {', '.join(lacking)}: --column")
+    return {name: name for name in tasks}
+
+
+def _draw(found: Mapping[str, Evaluation], path: Path) -> None:
+    """ROC curves of the classes in one picture, or labels against predictions; a picture for each quantity if there are several."""
+    from naica.insight.roc import roc_plot
+    from naica.training.parity import parity_plot
+
+    classes = {name: one for name, one in found.items() if one.metrics.mae is None}
+    numbers = {name: one for name, one in found.items() if one.metrics.mae is not None}
+    if classes:
+        roc_plot({name: (one.predicted, one.actual) for name, one in classes.items()}, path)
+    for name, one in numbers.items():
+        alone = len(found) == 1
+        parity_plot(one, path if alone else path.with_name(f"{path.stem}-{name}{path.suffix}"))
+
+
+def _areas(found: Mapping[str, Evaluation]) -> tuple[str, ...]:
+    """A line for each class: area under the ROC curve with its interval."""
+    told = []
+    for name, one in found.items():
+        if one.metrics.roc_auc is not None:
+            low, high = one.metrics.roc_auc_interval
+            told.append(f"{name}: area under the ROC curve {one.metrics.roc_auc:.3f}, 95 % interval {low:.3f} to {high:.3f} (bootstrap)")
+    return tuple(told)
 
 
 # --- check -------------------------------------------------------------------------------------------------------------------------

@@ -19,8 +19,11 @@ Source = Annotated[
     str,
     typer.Argument(help="A Parquet table, a CSV, a folder of CIFs (with --csv), or a registered set's name.", autocompletion=complete_set),
 ]
-Column = Annotated[str | None, typer.Option(help="The column to learn or compare; needed where the source has several labels.")]
-Quantity = Annotated[str | None, typer.Option(help="What the column holds, for example band_gap; default: the column's name.")]
+Column = Annotated[
+    list[str] | None,
+    typer.Option(help="The column to learn or compare; needed where the source has several labels. Several, or a,b: one task each."),
+]
+Quantity = Annotated[str | None, typer.Option(help="What the column holds, for example band_gap; default: its name. a,b for several.")]
 Unit = Annotated[str | None, typer.Option(help="The column's unit, for sources that do not say.")]
 Level = Annotated[str | None, typer.Option(help='The column\'s level of theory, for example "PBE+U" or "functional=PBE,code=VASP".')]
 HeldOut = Annotated[str | None, typer.Option("--element", help="With --split element: the element to hold out and test on.")]
@@ -63,12 +66,15 @@ def predict(
     files: Files,
     model: Model = requests.DEFAULT_MODEL,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if any file cannot be used (default: only if none can).")] = False,
+    state: Annotated[
+        list[str] | None, typer.Option(help="A state variable of all structures, for example temperature=300 or fidelity=PBE.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Predict a property of structures, with an error bar."""
     from naica.app.actions_model import predict as action
 
-    answer(action, requests.PredictRequest(tuple(files), model, strict), json, bar="Predicting")
+    answer(action, requests.PredictRequest(tuple(files), model, strict, _pairs(state)), json, bar="Predicting")
 
 
 def relax(
@@ -107,15 +113,38 @@ def train(
     split: Annotated[SplitBy, typer.Option(help="How to cut training, validation and test parts.")] = SplitBy.random,
     element: HeldOut = None,
     seed: Annotated[int, typer.Option(help="Seed of the split and of the weights.")] = 0,
+    state: Annotated[
+        list[str] | None, typer.Option(help="A column that is an input beside the structure: temperature, pressure …; several are a,b.")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew even if the folder holds a started training.")] = False,
     json: Json = False,
 ) -> None:
-    """Train an ensemble on one column of labelled crystals."""
+    """Train an ensemble on one column of labelled crystals, or on several at once."""
     from naica.app.actions_train import train as action
 
     settings = {k: v for k, v in (("architecture", architecture), ("epochs", epochs), ("members", members)) if v is not None}
-    where = requests.SourceRequest(source, column, quantity, unit, level, csv)
-    answer(action, requests.TrainRequest(where, out, config, settings, split.value, seed, not fresh, start, element), json)
+    where = requests.SourceRequest(source, _joined(column), quantity, unit, level, csv)
+    inputs = tuple((_joined(state) or "").split(",")) if state else ()
+    answer(action, requests.TrainRequest(where, out, config, settings, split.value, seed, not fresh, start, element, inputs), json)
+
+
+def _joined(names: list[str] | None) -> str | None:
+    """An option that was given several times, with commas between."""
+    return ",".join(names) if names else None
+
+
+def _pairs(texts: list[str] | None) -> dict[str, float | str]:
+    """``name=value`` texts; a value that is a number is one."""
+    found: dict[str, float | str] = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise typer.BadParameter(f"--state {text}: expected name=value, for example temperature=300")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError:
+            found[name.strip()] = value.strip()
+    return found
 
 
 def evaluate(
@@ -130,14 +159,16 @@ def evaluate(
     split: Annotated[SplitBy, typer.Option(help="The split the part belongs to.")] = SplitBy.published,
     element: HeldOut = None,
     seed: Annotated[int, typer.Option(help="Seed of that split.")] = 0,
-    plot: Annotated[Path | None, typer.Option(help="Write the parity plot here (.png, .svg or .pdf).")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write a picture here (.png, .svg or .pdf): labels against predictions, for classes the ROC curve.")
+    ] = None,
     fidelity: Annotated[bool, typer.Option("--fidelity", help="Compare with labels of another level of theory all the same.")] = False,
     json: Json = False,
 ) -> None:
     """Measure a model on labelled crystals."""
     from naica.app.actions_train import evaluate as action
 
-    where = requests.SourceRequest(source, column, quantity, unit, level, csv)
+    where = requests.SourceRequest(source, _joined(column), quantity, unit, level, csv)
     answer(action, requests.EvaluateRequest(model, where, part.value, split.value, seed, plot, fidelity, element), json)
 
 
@@ -190,6 +221,8 @@ _COMMANDS = (
             "naica train cifs/ --csv id_prop.csv --column band_gap --unit eV --level PBE --config gap.toml --out runs/gap",
             "naica train mine.parquet --from formation-energy --epochs 20 --out runs/tuned",
             "naica train perovskites --column formation_energy_per_atom --split element --element Li --out runs/no-li",
+            "naica train mine.parquet --column band_gap,is_metal --out runs/both",
+            "naica train measured.csv --column heat_capacity --unit 'J/(mol K)' --state temperature --out runs/heat",
         ),
     ),
     (evaluate, "evaluate", _MAKE, examples("naica evaluate formation-energy mp_formation --plot parity.png")),

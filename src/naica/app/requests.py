@@ -13,11 +13,15 @@ DEFAULT_POTENTIAL = "chgnet"
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """Predict a property of the structures in `files` (files or folders). `strict`: any bad file makes the command fail."""
+    """Predict a property of the structures in `files` (files or folders). `strict`: any bad file makes the command fail.
+
+    `state`: state variables for all of them (numbers, or names such as a level of theory), instead of what the files say.
+    """
 
     files: tuple[Path, ...]
     model: str = DEFAULT_MODEL
     strict: bool = False
+    state: Mapping[str, float | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,10 @@ class SiteMapRequest:
 
 @dataclass(frozen=True)
 class SourceRequest:
-    """Where labelled crystals come from: a Parquet table, a CSV, a folder of CIFs with its CSV, or the name of a public set."""
+    """Where labelled crystals come from: a Parquet table, a CSV, a folder of CIFs with its CSV, or the name of a public set.
+
+    `column`, `quantity` and `unit` may name several, with commas between; one quantity or unit is that of all columns.
+    """
 
     source: str
     column: str | None = None
@@ -58,6 +65,11 @@ class SourceRequest:
     unit: str | None = None
     level: str | None = None
     csv: Path | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are named."""
+        return tuple(name.strip() for name in (self.column or "").split(",") if name.strip())
 
 
 @dataclass(frozen=True)
@@ -81,8 +93,9 @@ class SiteStudyRequest:
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """Train an ensemble on one column. `settings` override the keys of the config file.
+    """Train an ensemble on one column or several. `settings` override the keys of the config file.
 
+    `state`: columns that are state variables, inputs beside the structure.
     `start`: go on from this model (a shipped one's name or a model folder) instead of from random weights.
     `element`: the symbol that ``split="element"`` holds out.
     """
@@ -96,6 +109,7 @@ class TrainRequest:
     resume: bool = True
     start: str | None = None
     element: str | None = None
+    state: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

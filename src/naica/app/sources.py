@@ -20,16 +20,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Labelled:
-    """A table, the label column that was meant, and what was left out on the way."""
+    """A table, the label columns that were meant, and what was left out on the way."""
 
     table: CrystalTable
-    column: str
+    columns: tuple[str, ...]
     rejected: list[dict[str, Any]]
     notes: tuple[str, ...] = ()
 
+    @property
+    def column(self) -> str:
+        """The only column; InputError if there are several."""
+        if len(self.columns) != 1:
+            raise InputError(f"columns {', '.join(self.columns)}: one label is needed here")
+        return self.columns[0]
 
-def labelled(request: SourceRequest) -> Labelled:
-    """Open a source and settle its label column.
+
+def labelled(request: SourceRequest, repeats: bool = False) -> Labelled:
+    """Open a source and settle its label columns.
+
+    Parameters
+    ----------
+    request : which source
+    repeats : a structure may stand in several rows: at several temperatures, say
 
     Raises
     ------
@@ -40,10 +52,10 @@ def labelled(request: SourceRequest) -> Labelled:
     """
     path = Path(request.source)
     if path.is_dir() or path.suffix.lower() == ".csv":
-        return _own(path, request)
+        return _own(path, request, repeats)
     is_file = path.suffix.lower() == ".parquet" or path.is_file()
     table = _read_table(path) if is_file else _registered(request.source)
-    return Labelled(_labelled_as(table, request), _column(table, request), [])
+    return Labelled(_labelled_as(table, request), _columns(table, request), [])
 
 
 def _read_table(path: Path) -> CrystalTable:
@@ -64,42 +76,60 @@ def _registered(name: str) -> CrystalTable:
     return load_set(name)
 
 
-def _own(path: Path, request: SourceRequest) -> Labelled:
+def _own(path: Path, request: SourceRequest, repeats: bool) -> Labelled:
     from naica.data.folder import from_csv, from_folder
 
-    if request.column is None:
+    names = request.columns
+    if not names:
         raise InputError(f"{path}: which column holds the labels? Name it with --column (and its --unit, --level)")
     level = parse_level(request.level) if request.level else None
-    given: dict[str, Any] = {"column": request.column, "unit": request.unit, "level": level, "quantity": request.quantity}
+    first = {"column": names[0], "unit": _each(request.unit, names)[0], "level": level, "quantity": _each(request.quantity, names)[0]}
+    given: dict[str, Any] = {**first, "gaps": len(names) > 1} | ({"duplicates": None} if repeats else {})
     cleaned: Cleaned = from_folder(path, request.csv, **given) if path.is_dir() else from_csv(path, **given)
     if not len(cleaned.table):
         raise InputError(f"{path}: no row can be used. {cleaned.report()}")
     rejected = [asdict(r) for r in cleaned.rejected]
-    return Labelled(cleaned.table, request.column, rejected, (cleaned.report(),) if rejected else ())
+    return Labelled(_labelled_as(cleaned.table, request), names, rejected, (cleaned.report(),) if rejected else ())
 
 
-def _column(table: CrystalTable, request: SourceRequest) -> str:
-    if request.column is not None:
-        table.column(request.column)  # says which there are, if it is not there
-        return request.column
+def _columns(table: CrystalTable, request: SourceRequest) -> tuple[str, ...]:
+    for name in request.columns:
+        table.column(name)  # says which there are, if it is not there
     names = list(table.labels)
-    if len(names) != 1:
-        raise InputError(f"{request.source} has {len(names)} labels ({', '.join(names) or 'none'}); choose one with --column")
-    return names[0]
+    if not request.columns and len(names) != 1:
+        raise InputError(f"{request.source} has {len(names)} labels ({', '.join(names) or 'none'}); choose with --column")
+    return request.columns or (names[0],)
 
 
 def _labelled_as(table: CrystalTable, request: SourceRequest) -> CrystalTable:
-    """The table with the label that the options describe, where they describe one."""
+    """The table with the labels that the options describe, where they describe any."""
     from naica.data import Label
 
-    column = _column(table, request)
-    if not (request.quantity or request.unit or request.level):
-        return table
-    old = table.labels.get(column)
-    quantity = request.quantity or (old.quantity if old else column)
-    unit = request.unit or (old.unit if old else "")
-    level = parse_level(request.level) if request.level else (old.level if old else None)
-    return table.with_column(column, table.arrow[column], Label(quantity, unit, level))
+    columns = _columns(table, request)
+    for column, quantity, unit in zip(columns, _each(request.quantity, columns), _each(request.unit, columns), strict=True):
+        old = table.labels.get(column)
+        if old and not (quantity or unit or request.level):
+            continue
+        if not (old or quantity or unit or request.level or len(columns) > 1):
+            continue
+        level = parse_level(request.level) if request.level else (old.level if old else None)
+        label = Label(quantity or (old.quantity if old else column), unit or (old.unit if old else ""), level)
+        table = table.with_column(column, table.arrow[column], label)
+    return table
+
+
+def _each(text: str | None, columns: tuple[str, ...]) -> tuple[str | None, ...]:
+    """One for each column: what stands between commas, or the only one for all.
+
+    Raises
+    ------
+    InputError
+        If there are neither one nor as many as columns.
+    """
+    parts = [part.strip() for part in text.split(",")] if text is not None else [None]
+    if len(parts) not in (1, len(columns)):
+        raise InputError(f"{text!r} names {len(parts)} for {len(columns)} columns ({', '.join(columns)}); expected one, or one for each")
+    return tuple(parts * len(columns) if len(parts) == 1 else parts)
 
 
 def check_element(by: str, element: str | None) -> None:

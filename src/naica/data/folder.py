@@ -95,6 +95,7 @@ def from_folder(
     *,
     quantity: str | None = None,
     progress: Progress | None = None,
+    gaps: bool = False,
     **cleaning: Any,
 ) -> Cleaned:
     """A folder of structure files, one per id, with a CSV of ``id,value[,…]``.
@@ -108,6 +109,7 @@ def from_folder(
     level : level of theory of the values; tables of different levels do not mix
     quantity : which quantity of `naica.fields` the values are; default: the one `column` is named after
     progress : called with (rows done, rows in all)
+    gaps : keep rows whose value is empty: they may have labels in other columns
     cleaning : passed to `clean`
 
     Returns
@@ -134,7 +136,7 @@ def from_folder(
             raise InputError(f"no structure file {key}.cif (nor {', '.join(_SUFFIXES[1:])}) in {place}")
         return _read_one(path)
 
-    return _assemble(rows, column, label, structure, progress, cleaning)
+    return _assemble(rows, column, label, structure, progress, cleaning, gaps=gaps)
 
 
 def from_csv(
@@ -146,6 +148,7 @@ def from_csv(
     structure: str | None = None,
     quantity: str | None = None,
     progress: Progress | None = None,
+    gaps: bool = False,
     **cleaning: Any,
 ) -> Cleaned:
     """One CSV whose column `structure` holds structures as text (CIF, POSCAR or JSON) or names of files relative to the CSV.
@@ -159,12 +162,12 @@ def from_csv(
     name = structure or next((n for n in _STRUCTURE_COLUMNS if n in rows.names), "cif")
     where = rows.index(name)
     if name.lower() == _SMILES:
-        return _assemble(rows, column, label, _molecules(rows, where, progress), None, cleaning)
+        return _assemble(rows, column, label, _molecules(rows, where, progress), None, cleaning, gaps=gaps)
 
     def parse(cells: list[str], _: str) -> Crystal:
         return _from_text(cells[where], rows.path.parent)
 
-    return _assemble(rows, column, label, parse, progress, cleaning, skip=(name,))
+    return _assemble(rows, column, label, parse, progress, cleaning, skip=(name,), gaps=gaps)
 
 
 def _molecules(rows: Rows, at: int, progress: Progress | None) -> Callable[[list[str], str], Crystal]:
@@ -200,6 +203,7 @@ def _assemble(
     progress: Progress | None,
     cleaning: dict[str, Any],
     skip: tuple[str, ...] = (),
+    gaps: bool = False,
 ) -> Cleaned:
     """Read every row's structure and value; bad ones become rejections, the rest goes through `clean`."""
     value_at, id_at = rows.index(column), rows.index("id") if "id" in rows.names else 0
@@ -211,7 +215,7 @@ def _assemble(
     for row, cells in enumerate(rows.cells):
         key = cells[id_at].strip() if len(cells) > id_at else f"line {rows.lines[row]}"
         try:
-            value = _value(rows, row, column, value_at)
+            value = _value(rows, row, column, value_at, gaps)
             if key in seen:
                 raise _Refused("repeated id", f"line {rows.lines[row]}: id {key!r} stands on line {seen[key]} already")
             seen[key] = rows.lines[row]
@@ -227,7 +231,7 @@ def _assemble(
         if progress:
             progress(row + 1, len(rows.cells))
     table = _table(rows, good, crystals, id_at, skip).with_column(column, pa.array(values, pa.float64()), label)
-    inner = clean(table, [column], **cleaning)
+    inner = clean(table, [] if gaps else [column], **cleaning)
     rejected += [Rejection(good[r.row], r.id, r.reason, r.kind) for r in inner.rejected]
     return Cleaned(inner.table, sorted(rejected, key=lambda r: r.row), inner.dropped)
 
@@ -240,10 +244,12 @@ class _Refused(Exception):
         self.kind = kind
 
 
-def _value(rows: Rows, row: int, column: str, at: int) -> float:
+def _value(rows: Rows, row: int, column: str, at: int, gaps: bool) -> float:
     cells, line = rows.cells[row], rows.lines[row]
     if len(cells) != len(rows.names):
         raise _Refused("ragged line", f"line {line} has {len(cells)} cells for {len(rows.names)} columns ({', '.join(rows.names)})")
+    if gaps and not cells[at].strip():
+        return math.nan
     value = _number(cells[at])
     if value is None:
         raise _Refused("label not a finite number", f"line {line}: {column} is {cells[at]!r}; expected a number")

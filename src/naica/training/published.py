@@ -13,12 +13,38 @@ from naica.training.ensemble import Ensemble
 
 @dataclass(frozen=True)
 class Published:
-    """Where a published model lies and what reads it: set and file of ``naica.data.registry``, ``module:function`` and its options."""
+    """Where a published model lies and what reads it: set and file of ``naica.data.registry``, ``module:function`` and its options.
+
+    `quantity`: what it predicts, a name of ``naica.fields``.
+    """
 
     data: str
     file: str
     reader: str
+    quantity: str
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+_QUANTITIES = {
+    "formation-energy": "formation_energy_per_atom",
+    "energy": "energy_per_atom",
+    "band-gap": "band_gap",
+    "fermi-energy": "fermi_energy",
+    "bulk-modulus": "log_bulk_modulus",
+    "shear-modulus": "log_shear_modulus",
+    "poisson-ratio": "poisson_ratio",
+    "metal": "is_metal",
+    "homo": "homo_energy",
+    "lumo": "lumo_energy",
+    "gap": "band_gap",
+    "atomization-energy": "atomization_energy",
+    "heat-capacity": "heat_capacity",
+}
+
+
+def _quantity(name: str) -> str:
+    """Of a name behind the year or set: ``2018-band-gap``, ``qm9-gap``."""
+    return _QUANTITIES[name.partition("-")[2]]
 
 
 def _megnet() -> dict[str, Published]:
@@ -39,12 +65,12 @@ def _megnet() -> dict[str, Published]:
         "qm9-atomization-energy": "qm9-2018.6.1/U0",
         "qm9-heat-capacity": "qm9-2018.6.1/Cv",
     }
-    found = {f"megnet-{name}": Published("megnet_pretrained", f"{file}.hdf5", reader) for name, file in files.items()}
+    found = {f"megnet-{name}": Published("megnet_pretrained", f"{file}.hdf5", reader, _quantity(name)) for name, file in files.items()}
     gap = "mf_2020_pbe_gllb_hse_exp/0.hdf5"
     # the level of theory of the prediction: one for all structures, or the column `fidelity` (0 to 3) of each
-    found["megnet-2020-band-gap"] = Published("megnet_pretrained", gap, reader)
+    found["megnet-2020-band-gap"] = Published("megnet_pretrained", gap, reader, "band_gap")
     for k, level in enumerate(("pbe", "gllb-sc", "hse", "experiment")):
-        found[f"megnet-2020-band-gap-{level}"] = Published("megnet_pretrained", gap, reader, {"fidelity": k})
+        found[f"megnet-2020-band-gap-{level}"] = Published("megnet_pretrained", gap, reader, "band_gap", {"fidelity": k})
     return found
 
 
@@ -60,7 +86,9 @@ def _cgcnn() -> dict[str, Published]:
         "poisson-ratio": "poisson-ratio",
         "metal": "semi-metal-classification",
     }
-    return {f"cgcnn-2018-{name}": Published("cgcnn_pretrained", f"{file}.pth.tar", reader) for name, file in files.items()}
+    return {
+        f"cgcnn-2018-{name}": Published("cgcnn_pretrained", f"{file}.pth.tar", reader, _QUANTITIES[name]) for name, file in files.items()
+    }
 
 
 PUBLISHED: Mapping[str, Published] = {**_cgcnn(), **_megnet()}
