@@ -86,6 +86,13 @@ def test_predict_two_tasks(naica, world, both):
     assert "metal" in told.out
 
 
+def test_check_goes_through_the_tasks(naica, both):
+    ran = naica("check", both, "--json")
+    assert ran.code == 0, ran.out
+    assert set(ran.json["tasks"]) == {"gap", "is_metal"}
+    assert all(row["passed"] for task in ran.json["tasks"].values() for row in task["rows"])
+
+
 def test_a_folder_with_gaps_in_its_labels(naica, world, tmp_path):
     command = ("train", world / "cifs", "--column", "gap,is_metal", "--quantity", "band_gap,is_metal", "--unit", "eV,")
     ran = naica(*command, "--config", world / "c.toml", "--out", tmp_path / "run", "--json")

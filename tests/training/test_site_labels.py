@@ -102,6 +102,12 @@ def test_renumbering_the_atoms_renumbers_the_values(magnet, magnets):
     assert magnet.predict(other).value == pytest.approx(magnet.predict(crystal).value[order], abs=1e-5)
 
 
+def test_networks_of_sites_keep_the_physics_contract(magnet):
+    from naica.training.check import check
+
+    assert check(magnet).failed == ()
+
+
 def test_sites_in_streams_keep_their_crystals(magnet, magnets, monkeypatch):
     from naica.training import stream
 

@@ -213,13 +213,18 @@ def _areas(found: Mapping[str, Evaluation]) -> tuple[str, ...]:
 
 # --- check -------------------------------------------------------------------------------------------------------------------------
 def check(model: str) -> Answer:
-    """The physics contract, test by test. Exit code 1 if one fails."""
+    """The physics contract, test by test, for each task of the model. Exit code 1 if one fails."""
     from naica.app.actions_model import load_model
+    from naica.training import Ensemble
     from naica.training.check import check as check_model
 
-    report = check_model(load_model(model))
-    raw = sources.as_dict(report)
-    return Answer({"model": model, **raw}, (str(report),), exit_code=0 if report.passed else 1)
+    found = load_model(model)
+    several = isinstance(found, Ensemble) and len(found.tasks) > 1
+    reports = {name: check_model(found.task(name)) for name in found.tasks} if several else {"": check_model(found)}
+    raw = {name: sources.as_dict(report) for name, report in reports.items()}
+    passed = all(report.passed for report in reports.values())
+    data = {"model": model, **({"passed": passed, "tasks": raw} if several else raw[""])}
+    return Answer(data, tuple(f"{name}\n{report}".lstrip() for name, report in reports.items()), exit_code=0 if passed else 1)
 
 
 # --- weights of others ---------------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from naica.errors import InputError, NaicaError
 from naica.fields import FIELDS
 from naica.graphs.batch import Batch
 from naica.graphs.graphset import GraphSet
+from naica.nn.segment import mean_systems
 from naica.runtime import tune
 from naica.structure import Crystal
 from naica.structure.elements import element
@@ -176,7 +177,9 @@ class _Subject:
             training = member.training
             member.eval().to(dtype)
             try:
-                found.append(member(batch.to("cpu", dtype)).double().numpy())
+                values = member(batch.to("cpu", dtype)).double()
+                # of values of sites their mean: how sites are numbered must not matter
+                found.append((mean_systems(values[:, None], batch)[:, 0] if member.target.per_site else values).numpy())
             finally:
                 member.to(torch.float32).train(training)
         return np.stack(found)
@@ -283,7 +286,7 @@ def _volumes(s: _Subject, crystals: Sequence[Crystal], draw: np.random.Generator
 
 
 def _sites(s: _Subject, crystals: Sequence[Crystal], draw: np.random.Generator) -> Row | None:
-    if s.members[0].pooling != "sites" or s.members[0].target.kind == "class":
+    if s.members[0].pooling != "sites" or s.members[0].target.kind == "class" or s.members[0].target.per_site:
         return None
     batch = s.graphs(crystals)
     worst = 0.0
