@@ -28,6 +28,7 @@ from naica.training.history import History
 from naica.training.losses import joint_loss, mean_error, weights_of
 from naica.training.property import PropertyModel
 from naica.training.schedule import rate
+from naica.training.transfer import start_training
 
 DTYPES = {"32": torch.float32, "64": torch.float64, "bf16": torch.float32}
 
@@ -107,7 +108,8 @@ class Member(pl.LightningModule):
         return batch if device.type == "cpu" else (batch[0].to(device), tuple(labels.to(device) for labels in batch[1]))
 
     def on_train_epoch_start(self) -> None:
-        """Seed whatever is random in this epoch."""
+        """Seed whatever is random in this epoch; frozen parts behave as they will in use."""
+        start_training(self.model)
         torch.manual_seed(self.seed * 100_003 + self.progress.epoch)
         self._loss_sum, self._seen, self._started = 0.0, 0, Clocks.now()
 
@@ -309,6 +311,7 @@ class _quiet:
 
 
 def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.ndim > 1]
+    vectors = [p for p in trained if p.ndim <= 1]
     return [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]

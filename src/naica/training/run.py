@@ -23,6 +23,7 @@ from naica.training.config import TrainConfig
 from naica.training.device import device_of
 from naica.training.property import PropertyModel, kind_of, only
 from naica.training.target import Labels, Target, read_labels
+from naica.training.transfer import Freeze, check_steps, checked_freeze, continued, hold, moved, release, trained_parameters
 
 if TYPE_CHECKING:
     from naica.training.ensemble import Ensemble
@@ -157,13 +158,19 @@ def _fitted(labels: Labels, config: TrainConfig, graphs: GraphSet, train: NDArra
 
 
 def fit_members(
-    material: Material, config: TrainConfig, out: Path | None, resume: bool, progress: bool, start: list[PropertyModel] | None = None
+    material: Material,
+    config: TrainConfig,
+    out: Path | None,
+    resume: bool,
+    progress: bool,
+    start: list[PropertyModel] | None = None,
+    freeze: Freeze = "nothing",
 ) -> tuple[list[PropertyModel], list[dict[str, Any]]]:
-    """Train the members one after the other; finished ones are read from their state.
+    """Train the members one after the other; finished ones are read from their state. `freeze`: see `fine_tune`.
 
     Returns
     -------
-    the members, and for each a record of its training (epochs, seconds, best validation error)
+    the members, and for each a record of its training (epochs, seconds, best validation error, numbers of parameters)
     """
     from naica.training.display import Display
     from naica.training.loop import fit
@@ -176,14 +183,17 @@ def fit_members(
             seed = config.seed + k
             folder = _member_folder(out, k)
             before = members[-1] if config.chain and members else start[k % len(start)] if start else None
-            model = _initial(material.targets, config, seed) if before is None else _copy(before, material.targets)
+            model = _initial(material.targets, config, seed) if before is None else continued(before, material.targets, seed)
             if before is None and model.conditions is not None and state is not None:
                 model.conditions.fit(state[material.train])
+            sizes = trained_parameters(hold(model, freeze))
             done = fit(model, config, seed, material.part("train"), material.part("val"), folder, display.watch(k), resume)
+            release(model)
             members.append(model)
             records.append(
                 {"seed": seed, "epochs": done.epoch, "best_epoch": done.best_epoch, "best": done.best}
                 | {"seconds": round(done.seconds, 2), "cpu_seconds": round(done.cpu_seconds, 2)}
+                | sizes
             )
     return members, records
 
@@ -192,12 +202,6 @@ def _initial(targets: Target | Sequence[Target], config: TrainConfig, seed: int)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return PropertyModel(config.architecture, config.architecture_config, config.head, targets)
-
-
-def _copy(model: PropertyModel, targets: Target | Sequence[Target]) -> PropertyModel:
-    fresh = PropertyModel(model.architecture, model.architecture_config, model.head_config, targets)
-    fresh.load_state_dict(model.state_dict())
-    return fresh
 
 
 def _member_folder(out: Path | None, k: int) -> Path | None:
@@ -274,85 +278,75 @@ def fine_tune(
     out: str | Path | None = None,
     resume: bool = True,
     progress: bool = True,
+    freeze: str | int = "nothing",
     **settings: Any,
 ) -> Ensemble:
     """Go on training the members of an ensemble on other labels.
 
     Labels of the same quantity and level of theory keep the normalisation. For another level of theory it moves by the mean difference
-    between the labels and what the ensemble predicts for them, so that a constant shift between levels costs nothing to learn; for
-    another quantity it is fitted anew on the new training part. The card names both levels.
+    between the labels and what the ensemble predicts for them, so that a constant shift between levels costs nothing to learn. For
+    another quantity (or kind, or other tasks) it is fitted anew on the new training part, and the head is fresh: the network before it
+    goes on. The card names both levels, and how many parameters were trained.
 
     Parameters
     ----------
     ensemble : where to start
     table, column, split, out, resume, progress : as in `train`
     epochs, learning_rate : usually few and low; 0 epochs move the reference and leave the weights alone
+    freeze : what is not trained: ``nothing``, ``elements`` (the first vectors of the atoms), ``backbone`` (all but the head and the vectors
+        of state variables), or a number of first layers with all that comes before them. Frozen batch norms keep their statistics
     settings : further fields of `TrainConfig`
 
     Raises
     ------
     InputError
-        If the new labels are of another kind (class against regression), of another number of tasks, and as `train` does.
+        If a fresh head would get no epoch, and as `train` does.
+    ConfigError
+        If the architecture has no such part to freeze.
     """
     from naica.training.assemble import assemble
 
-    first = ensemble.members[0]
+    first, kept = ensemble.members[0], checked_freeze(freeze)
+    hold(continued(first, first.targets, 0), kept)  # refuses here what it cannot freeze, before graphs are made
     config = TrainConfig(
         architecture=first.architecture,
         architecture_config=first.architecture_config,
         head=first.head_config,
-        kind="auto" if len(first.targets) > 1 else first.target.kind,
+        kind=first.target.kind if _of_one(ensemble, table, column) else "auto",
         epochs=max(epochs, 1),
         learning_rate=learning_rate,
         members=settings.pop("members", len(ensemble.members)),
         **settings,
     )
     material = prepare(table, column, config, split)
-    if (old := [t.n_out for t in first.targets]) != (new := [t.n_out for t in material.targets]):
-        raise InputError(f"the model has outputs {old} for its tasks, the labels {', '.join(material.columns)} need {new}")
+    check_steps(ensemble, material.targets, epochs)
     config, start = material.config, list(ensemble.members)
-    material = replace(material, targets=_moved(ensemble, material))
+    material = replace(material, targets=moved(ensemble, material))
     folder = Path(out) if out is not None else None
     if folder is not None:
-        _claim(folder, material, config, resume, ensemble)
+        _claim(folder, material, config, resume, ensemble, kept)
     if epochs:
-        members, records = fit_members(material, config, folder, resume, progress, start=start)
+        members, records = fit_members(material, config, folder, resume, progress, start, kept)
     else:
-        members = [_copy(start[k % len(start)], material.targets).eval() for k in range(config.members)]
+        members = [continued(start[k % len(start)], material.targets, config.seed).eval() for k in range(config.members)]
         records = [{"epochs": 0} for _ in members]
+    records = [{**record, "frozen": kept} for record in records]
     tuned = assemble(members, records, material, config, f"{ensemble.card.name}, fine-tuned", parent=ensemble.card)
     if folder is not None:
         tuned.save(folder / "model")
     return tuned
 
 
-def _moved(ensemble: Ensemble, material: Material) -> tuple[Target, ...]:
-    """The targets of new labels for an ensemble of old ones; see `fine_tune`."""
-    found = []
-    for k, (old, new) in enumerate(zip(ensemble.targets, material.targets, strict=True)):
-        same = old.quantity == new.quantity and old.kind == new.kind
-        if same and old.level is not None and new.level is not None and old.level.same(new.level):
-            found.append(replace(old, name=new.name))
-        elif same and old.kind == "regression" and old.level is not None and new.level is not None:
-            found.append(replace(old, name=new.name, level=new.level, mean=old.mean + _shift(ensemble, material, k)))
-        else:
-            found.append(new)
-    return tuple(found)
+def _of_one(ensemble: Ensemble, table: CrystalTable, column: str | Sequence[str]) -> bool:
+    """Whether an ensemble of one task and one column are of the same quantity."""
+    names = (column,) if isinstance(column, str) else tuple(column)
+    labels = [table.labels.get(name) for name in names]
+    return [t.quantity for t in ensemble.targets] == [one.quantity for one in labels if one is not None] and len(names) == 1
 
 
-def _shift(ensemble: Ensemble, material: Material, task: int) -> float:
-    """Mean of label − prediction over the training part, per atom for extensive quantities."""
-    from naica.training.evaluation import members_on
-
-    part = material.part("train")
-    actual = part.of(task)
-    known = np.isfinite(actual)
-    difference = (actual - np.median(members_on(ensemble, part)[task], axis=0))[known]
-    atoms = np.repeat(part.graphs.counts[part.rows], part.tasks[task].counts(part.rows))[known]
-    return float(np.mean(difference / atoms if ensemble.targets[task].extensive else difference))
-
-
-def _claim(folder: Path, material: Material, config: TrainConfig, resume: bool, start: Ensemble | None = None) -> None:
+def _claim(
+    folder: Path, material: Material, config: TrainConfig, resume: bool, start: Ensemble | None = None, freeze: Freeze = "nothing"
+) -> None:
     """Write down what this folder is for, or refuse if it is for something else."""
     settings = config.to_dict()
     for free in ("members", "device", "tensorboard", "max_seconds", "max_cpu_seconds", "compile"):
@@ -360,6 +354,8 @@ def _claim(folder: Path, material: Material, config: TrainConfig, resume: bool, 
     mine: dict[str, Any] = {"data": material.fingerprint, "column": ", ".join(material.columns), "settings": settings}
     if start is not None:
         mine["starting weights"] = _weights_digest(start)
+    if freeze != "nothing":
+        mine["frozen"] = freeze
     path = folder / "run.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
