@@ -6,10 +6,9 @@ edge maker makes the edges themselves (and fields on them); a level maker adds f
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from typing import Any
 
@@ -19,10 +18,10 @@ from numpy.typing import NDArray
 from naica.errors import ConfigError, InputError
 from naica.fields import field as quantity
 from naica.graphs.spec import GraphSpec
+from naica.pool import in_processes
 
 # below this many systems a pool costs more than it gives
 _POOL_FROM = 256
-_PER_TASK = 32
 EDGE_FIELDS = ("edge_receiver", "edge_sender", "edge_vector")
 
 
@@ -78,26 +77,31 @@ def _function(place: str) -> Callable[[System, GraphSpec], Made]:
 
 # kinds of edges made for many crystals at once, by a neighbour library
 LIBRARY_KINDS = ("nearest", "radius", "composition")
-EDGE_MAKERS: dict[str, Maker] = {}
-LEVEL_MAKERS: dict[str, Maker] = {}
-_SAAO = ("orbital_atom", "orbital_shell", "saao_diagonal", "orbital_edge_receiver", "orbital_edge_sender", "saao_coupling")
-LEVEL_MAKERS["saao"] = Maker("naica.graphs.saao:saao", _SAAO)
-_ORBITAL_NODES = ("orbital_atom", "orbital_shell", "orbital_energy", "orbital_filling")
-_ORBITAL_EDGES = ("orbital_edge_receiver", "orbital_edge_sender", "orbital_edge_coupling", "orbital_edge_gap")
-LEVEL_MAKERS["orbitals"] = Maker("naica.graphs.orbitals:orbitals", _ORBITAL_NODES + _ORBITAL_EDGES)
-EDGE_MAKERS["voronoi"] = Maker("naica.graphs.voronoi:faces", ("edge_solid_angle", "edge_face_area", "edge_face_volume"))
-LEVEL_MAKERS["connected"] = Maker("naica.graphs.connected:connected")
-LEVEL_MAKERS["complete"] = Maker("naica.graphs.connected:complete")
 _CHEMISTRY = (("atom_chemistry", "edge_chemistry"), ("smiles", "charge"))
-EDGE_MAKERS["bonds"] = Maker("naica.graphs.bonds:bonds", *_CHEMISTRY)
-EDGE_MAKERS["pairs"] = Maker("naica.graphs.bonds:pairs", *_CHEMISTRY)
-_MOTIF = ("motif_atom", "motif_shape", "motif_measure", "motif_order", "motif_coordination", "motif_bond_length", "motif_bond_spread")
-_MOTIF += tuple(f"motif_edge_{name}" for name in ("receiver", "sender", "length", "sharing", "angle"))
-LEVEL_MAKERS["motifs"] = Maker("naica.graphs.motifs:motifs", _MOTIF)
-LEVEL_MAKERS["motifs_near"] = Maker("naica.graphs.motifs:near_motifs", _MOTIF)
-LEVEL_MAKERS["orbital_field"] = Maker("naica.graphs.orbital_field:orbital_field", ("orbital_field",))
-LEVEL_MAKERS["orbital_field_square"] = Maker("naica.graphs.orbital_field:orbital_field_square", ("orbital_field_square",))
-LEVEL_MAKERS["orbital_field_released"] = Maker("naica.graphs.orbital_field:orbital_field_released", ("orbital_field_released",))
+EDGE_MAKERS: dict[str, Maker] = {
+    "voronoi": Maker("naica.graphs.voronoi:faces", ("edge_solid_angle", "edge_face_area", "edge_face_volume")),
+    "bonds": Maker("naica.graphs.bonds:bonds", *_CHEMISTRY),
+    "pairs": Maker("naica.graphs.bonds:pairs", *_CHEMISTRY),
+}
+_MOTIF = (
+    *("motif_atom", "motif_shape", "motif_measure", "motif_order", "motif_coordination", "motif_bond_length", "motif_bond_spread"),
+    *(f"motif_edge_{name}" for name in ("receiver", "sender", "length", "sharing", "angle")),
+)
+_ORBITAL = ("orbital_atom", "orbital_shell", "orbital_edge_receiver", "orbital_edge_sender")
+LEVEL_MAKERS: dict[str, Maker] = {
+    # conditions on a graph, which add nothing to it
+    "connected": Maker("naica.graphs.connected:connected"),
+    "complete": Maker("naica.graphs.connected:complete"),
+    "orbital_field": Maker("naica.graphs.orbital_field:orbital_field", ("orbital_field",)),
+    "orbital_field_square": Maker("naica.graphs.orbital_field:orbital_field_square", ("orbital_field_square",)),
+    "orbital_field_released": Maker("naica.graphs.orbital_field:orbital_field_released", ("orbital_field_released",)),
+    "orbitals": Maker(
+        "naica.graphs.orbitals:orbitals", (*_ORBITAL, "orbital_energy", "orbital_filling", "orbital_edge_coupling", "orbital_edge_gap")
+    ),
+    "saao": Maker("naica.graphs.saao:saao", (*_ORBITAL, "saao_diagonal", "saao_coupling")),
+    "motifs": Maker("naica.graphs.motifs:motifs", _MOTIF),
+    "motifs_near": Maker("naica.graphs.motifs:near_motifs", _MOTIF),
+}
 
 
 def makers_of(spec: GraphSpec) -> list[Maker]:
@@ -128,30 +132,11 @@ def versions(spec: GraphSpec) -> dict[str, int]:
 def make_all(
     systems: list[System], makers: list[Maker], spec: GraphSpec, progress: Callable[[int, int], None] | None = None
 ) -> list[Made | str]:
-    """What the makers make of each system, or the reason why one of them refused it.
-
-    Big sets are shared among processes (``NAICA_JOBS``, by default all cores).
-    """
-    jobs = int(os.environ.get("NAICA_JOBS") or os.cpu_count() or 1)
-    tasks = [systems[k : k + _PER_TASK] for k in range(0, len(systems), _PER_TASK)]
-    made: list[Made | str] = []
-    for part in _in_order(tasks, makers, spec, 1 if len(systems) < _POOL_FROM else jobs):
-        made += part
-        if progress:
-            progress(len(made), len(systems))
-    return made
+    """What the makers make of each system, or the reason why one of them refused it; big sets are shared among processes."""
+    return in_processes(partial(_make_some, makers=makers, spec=spec), systems, _POOL_FROM, progress)
 
 
-def _in_order(tasks: list[list[System]], makers: list[Maker], spec: GraphSpec, jobs: int) -> Iterator[list[Made | str]]:
-    if jobs == 1:
-        return map(_make_some, tasks, [makers] * len(tasks), [spec] * len(tasks))
-    from joblib import Parallel, delayed
-
-    # joblib's workers neither fork torch's threads nor run the caller's script again, as the standard pools do
-    return Parallel(jobs, return_as="generator")(delayed(_make_some)(task, makers, spec) for task in tasks)
-
-
-def _make_some(systems: list[System], makers: list[Maker], spec: GraphSpec) -> list[Made | str]:
+def _make_some(systems: Sequence[System], makers: list[Maker], spec: GraphSpec) -> list[Made | str]:
     return [_make(system, makers, spec) for system in systems]
 
 

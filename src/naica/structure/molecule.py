@@ -9,14 +9,15 @@ Kim & Kim, Bull. Korean Chem. Soc. 36, 1769, 2015). This needs the hydrogens and
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from naica.errors import InputError, MissingPart
+from naica.pool import in_processes
 from naica.structure.crystal import Crystal
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ _BENT = -0.643
 # a bond of the SMILES may be this many times longer than the covalent radii say before the geometry is held for another molecule's
 _STRETCHED = 1.7
 _POOL_FROM = 64
-_PER_TASK = 32
 
 Placed = tuple[NDArray[np.int64], NDArray[np.float64]]
 
@@ -140,27 +140,12 @@ def _apart(fragments: Sequence[Sequence[int]], positions: NDArray[np.float64]) -
 def place_all(
     smiles: Sequence[str], hydrogens: bool = False, seed: int = SEED, progress: Callable[[int, int], None] | None = None
 ) -> list[Placed | str]:
-    """`place` for many molecules in a process pool (``NAICA_JOBS``, by default all cores); a bad one gives the reason instead."""
+    """`place` for many molecules, big numbers in several processes; a bad one gives the reason instead."""
     rdkit()
-    jobs = int(os.environ.get("NAICA_JOBS") or os.cpu_count() or 1)
-    tasks = [list(smiles[k : k + _PER_TASK]) for k in range(0, len(smiles), _PER_TASK)]
-    found: list[Placed | str] = []
-    for part in _in_order(tasks, hydrogens, seed, 1 if len(smiles) < _POOL_FROM else jobs):
-        found += part
-        if progress:
-            progress(len(found), len(smiles))
-    return found
+    return in_processes(partial(_place_some, hydrogens=hydrogens, seed=seed), smiles, _POOL_FROM, progress)
 
 
-def _in_order(tasks: list[list[str]], hydrogens: bool, seed: int, jobs: int) -> Iterator[list[Placed | str]]:
-    if jobs == 1:
-        return (_place_some(task, hydrogens, seed) for task in tasks)
-    from joblib import Parallel, delayed
-
-    return Parallel(jobs, return_as="generator")(delayed(_place_some)(task, hydrogens, seed) for task in tasks)
-
-
-def _place_some(smiles: list[str], hydrogens: bool, seed: int) -> list[Placed | str]:
+def _place_some(smiles: Sequence[str], hydrogens: bool, seed: int) -> list[Placed | str]:
     def one(text: str) -> Placed | str:
         try:
             return place(text, hydrogens, seed)
