@@ -69,7 +69,10 @@ def assemble(
     card = replace(card, calibration=calibrations[0], tasks=tuple(tasks) if len(tasks) > 1 else ())
     calibrated = Ensemble(plain.members, card)
     parts = [part for part in ("val", "test") if len(material.part(part))]
-    metrics = {part: summary(judge(calibrated, material.part(part)), first.targets) for part in parts}
+    found = {part: judge(calibrated, material.part(part)) for part in parts}
+    # intervals hold what they promise on the labels they were made from; only other labels can measure them
+    found |= {"val": {task: replace(one, calibration=None) for task, one in found["val"].items()}} if "val" in found else {}
+    metrics = {part: summary(of_part, first.targets) for part, of_part in found.items()}
     return Ensemble(plain.members, replace(card, metrics=metrics))
 
 

@@ -13,7 +13,7 @@ from naica.data import Level
 from naica.errors import InputError
 from naica.fields import FIELDS
 
-FORMAT = 2
+FORMAT = 3
 """Version of the card and weights this naica writes."""
 
 
@@ -22,7 +22,12 @@ def _with_tasks(card: dict[str, Any]) -> dict[str, Any]:
     return {**card, "tasks": [], "format": 2}
 
 
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_tasks}
+def _without_scores(card: dict[str, Any]) -> dict[str, Any]:
+    """From format 2, when nothing was kept to make intervals from, to 3: such a model gives none."""
+    return {**card, "format": 3}
+
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_tasks, 2: _without_scores}
 """Functions from a card of format n to one of format n + 1; `read_card` applies them in turn."""
 
 _NEEDED = ("format", "architecture", "architecture_config", "head", "target", "members")
@@ -33,11 +38,17 @@ class Calibration:
     """From the spread of an ensemble to an error bar of one standard deviation: σ² = (factor · IQR / 1.349)² + floor².
 
     IQR is the inter-quartile range of the members; 1.349 of them make a Gaussian's standard deviation. `n` labels were used.
+    `scores` are errors of these labels in error bars, |label − prediction| / σ, from the least to the largest, those whose ranks
+    `naica.training.calibration.kept_ranks` names; empty if they are not known. Intervals are made from them.
     """
 
     factor: float = 1.0
     floor: float = 0.0
     n: int = 0
+    scores: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scores", tuple(self.scores))  # JSON gives a list
 
 
 @dataclass(frozen=True)

@@ -147,9 +147,8 @@ class Ensemble:
         counts = portion.batch["n_atoms"].numpy() if target.per_site else None
         best = np.ones(portion.batch.n_systems) if target.per_site else best
         warnings = self.warnings(portion.batch, portion.volumes * best, value, task)
-        return Prediction(
-            target.quantity, target.unit, value, bar, values, best, warnings, tuple(portion.ids), target.kind, target.task, counts
-        )
+        told = (target.kind, target.task, counts, card.calibration)
+        return Prediction(target.quantity, target.unit, value, bar, values, best, warnings, tuple(portion.ids), *told)
 
     def warnings(self, batch: Batch, volumes: Array, values: Array, task: int = 0) -> tuple[tuple[str, ...], ...]:
         """(B,) what lies outside of the training set: elements, volume per atom (Å³, NaN is unknown), predicted value."""

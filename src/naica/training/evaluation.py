@@ -16,8 +16,8 @@ from naica.data import CrystalTable
 from naica.errors import InputError, LevelError
 from naica.fields import field
 from naica.training.batches import Labelled, edges_of, plan
-from naica.training.calibration import coverage, ence
-from naica.training.card import Card
+from naica.training.calibration import class_calibration, coverage, ence, half_width
+from naica.training.card import Calibration, Card
 from naica.training.conditions import groups_of, levels_of
 from naica.training.device import device_of
 from naica.training.ensemble import Ensemble, combined
@@ -26,6 +26,8 @@ from naica.training.stream import MAX_EDGES, MAX_SYSTEMS
 from naica.training.target import Labels, Target, read_labels
 
 Array = NDArray[np.float64]
+CONFIDENCES = (0.68, 0.9, 0.95)
+"""Of the intervals whose coverage is measured."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Metrics:
     For regressions: `mae`, `rmse`, `r2`; `member_mae` of each member alone; `coverage_1`, `coverage_2`: share of errors within one and
     two error bars (68 % and 95 % for a Gaussian); `ence`: expected normalised calibration error. For classes: `roc_auc` with its 95 %
     bootstrap interval `roc_auc_interval`; at one half `accuracy` and `recall_0`, `recall_1`, the share of each class that is found;
-    `log_loss` (nats). All are of the labels pooled, not means over batches.
+    `log_loss` (nats), and `ece`, the expected calibration error of the probabilities. All are of the labels pooled, not means over
+    batches.
     """
 
     quantity: str
@@ -54,10 +57,26 @@ class Metrics:
     recall_0: float | None = None
     recall_1: float | None = None
     log_loss: float | None = None
+    ece: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types, without what does not apply."""
         return {k: (list(v) if isinstance(v, tuple) else v) for k, v in asdict(self).items() if v is not None and v != ()}
+
+
+@dataclass(frozen=True)
+class Covered:
+    """Of n labels `inside` lie within intervals that promise to hold `confidence` of them; `half_width` is the median one (infinite: None)."""
+
+    confidence: float
+    inside: int
+    n: int
+    half_width: float | None
+
+    @property
+    def observed(self) -> float:
+        """Share of labels inside."""
+        return self.inside / self.n
 
 
 @dataclass(frozen=True)
@@ -73,10 +92,27 @@ class Evaluation:
     predicted: Array
     sigma: Array
     levels: Mapping[str, Metrics] = dataclass_field(default_factory=dict)
+    calibration: Calibration | None = None
+
+    def covered(self, confidences: Sequence[float] = CONFIDENCES) -> tuple[Covered, ...]:
+        """How many labels the conformal intervals hold, for each confidence; empty if the model has none, or is one of classes.
+
+        Of labels that the error bars were calibrated on this says nothing: they hold what they promise there by construction.
+        """
+        if self.calibration is None or not self.calibration.scores or self.metrics.mae is None:
+            return ()
+        found, errors = [], np.abs(self.predicted - self.actual)
+        for confidence in confidences:
+            wide = half_width(self.calibration, confidence) * self.sigma
+            middle = float(np.median(wide))
+            found.append(Covered(confidence, int((errors <= wide).sum()), len(errors), middle if np.isfinite(middle) else None))
+        return tuple(found)
 
     def to_dict(self) -> dict[str, Any]:
-        """The metrics as plain JSON types, those of each level under ``levels``."""
-        return self.metrics.to_dict() | ({"levels": {name: m.to_dict() for name, m in self.levels.items()}} if self.levels else {})
+        """The metrics as plain JSON types, those of each level under ``levels``, the coverage of intervals under ``intervals``."""
+        intervals = [asdict(one) for one in self.covered()]
+        levels = {"levels": {name: m.to_dict() for name, m in self.levels.items()}} if self.levels else {}
+        return self.metrics.to_dict() | levels | ({"intervals": intervals} if intervals else {})
 
 
 @torch.no_grad()
@@ -111,7 +147,8 @@ def judge(ensemble: Ensemble, part: Labelled, interval: bool = False) -> dict[st
         apart = {levels[g]: _measured(target, card, values[:, group == g], labels[group == g]) for g in np.unique(group).tolist()}
         ids = np.repeat(np.array([part.graphs.ids[r] for r in part.rows], dtype=object), counts)[known]
         value, bar = combined(target, card.calibration, values)
-        found[target.task] = Evaluation(_measured(target, card, values, labels, interval), tuple(ids), labels, value, bar, apart)
+        told = _measured(target, card, values, labels, interval)
+        found[target.task] = Evaluation(told, tuple(ids), labels, value, bar, apart, card.calibration)
     return found
 
 
@@ -226,6 +263,7 @@ def _measured(target: Target, card: Card, members: Array, actual: Array, interva
             recall_0=float(np.mean(~guess[~ones])) if not ones.all() else None,
             recall_1=float(np.mean(guess[ones])) if ones.any() else None,
             log_loss=float(-np.log(sure).mean()),
+            ece=class_calibration(value, actual),
         )
     errors = value - actual
     spread = float(np.sum((actual - actual.mean()) ** 2))

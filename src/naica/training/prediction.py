@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from naica.errors import InputError
+from naica.training.calibration import half_width
+from naica.training.card import Calibration
 
 Array = NDArray[np.float64]
 
@@ -29,6 +31,7 @@ class Prediction:
     kind : regression or class
     task : what it is called among the tasks of its model
     counts : (B,) atoms of each system, for a quantity of sites
+    calibration : of the error bars; None if it is not known
     """
 
     quantity: str
@@ -42,6 +45,7 @@ class Prediction:
     kind: str = "regression"
     task: str = ""
     counts: NDArray[np.int64] | None = None
+    calibration: Calibration | None = None
 
     def __len__(self) -> int:
         return len(self.best_volume)
@@ -58,8 +62,24 @@ class Prediction:
             raise InputError(f"{self.quantity} is a quantity of systems: its values are one number each")
         return np.split(self.value, np.cumsum(self.counts)[:-1])
 
-    def to_dicts(self) -> list[dict[str, Any]]:
-        """One plain dictionary per system, for JSON."""
+    def interval(self, confidence: float = 0.9) -> tuple[Array, Array]:
+        """Low and high ends (B or N) of intervals that hold the labels with at least this probability; see `calibration.half_width`.
+
+        They are infinite where the validation part had too few labels for such a promise.
+
+        Raises
+        ------
+        InputError
+            For classes, for a confidence outside (0, 1), and if the model has no scores to make an interval from.
+        """
+        if self.kind == "class":
+            raise InputError(f"{self.task or self.quantity} is a class: its value is a probability, and there is no interval around it")
+        wide = half_width(self.calibration or Calibration(), confidence) * self.sigma
+        return self.value - wide, self.value + wide
+
+    def to_dicts(self, confidence: float | None = None) -> list[dict[str, Any]]:
+        """One plain dictionary per system, for JSON; with a confidence also ``low`` and ``high`` (None is without end)."""
+        low, high = self.interval(confidence) if confidence is not None else (self.value, self.value)
         spread = "entropy" if self.kind == "class" else "sigma"
         ends = np.cumsum(self.counts if self.counts is not None else np.ones(len(self), np.int64))
         rows = []
@@ -76,6 +96,7 @@ class Prediction:
                     "best_volume": float(self.best_volume[k]),
                     "warnings": list(self.warnings[k]),
                 }
+                | ({"low": _finite(low[own]), "high": _finite(high[own])} if confidence is not None else {})
             )
         return rows
 
@@ -97,4 +118,10 @@ class Prediction:
             first.kind,
             first.task,
             None if first.counts is None else np.concatenate([p.counts for p in parts if p.counts is not None]),
+            first.calibration,
         )
+
+
+def _finite(values: Any) -> Any:
+    """Plain numbers, None for infinite ones, which JSON does not know."""
+    return [_finite(v) for v in values] if np.ndim(values) else (float(values) if np.isfinite(values) else None)

@@ -44,7 +44,8 @@ def continued(model: PropertyModel, targets: Target | Sequence[Target], seed: in
     if not same_tasks(model.targets, targets):
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("head.")}
     missing, unknown = copy.load_state_dict(weights, strict=False)
-    assert not unknown and all(name.startswith("head.") for name in missing)
+    assert not unknown
+    assert all(name.startswith("head.") for name in missing)
     return copy
 
 
