@@ -61,7 +61,7 @@ class Display:
                 self._bar.update(self._task, completed=member + share)
 
         def epoch(row: dict[str, float]) -> None:
-            unit = (self.targets[0].unit or "nats") if len(self.targets) == 1 else "σ, mean over the tasks"
+            unit = (self.targets[0].unit or "nats") if len(self.targets) == 1 else "(mean over the tasks)"
             news = f"{member + 1}/{self.members}, epoch {row['epoch']:.0f}: {row['validation']:.3g} {unit}"
             self._bar.update(self._task, news=news)
 
