@@ -11,7 +11,7 @@ from naica.errors import ConfigError, InputError
 from naica.graphs import GraphSpec, graph
 from naica.training import Ensemble, TrainConfig, load, train
 from naica.training.batches import Labelled
-from naica.training.card import Calibration, Card, parse_card
+from naica.training.card import FORMAT, Calibration, Card, parse_card
 from naica.training.evaluation import Metrics, evaluate, evaluate_tasks, judge, roc_auc, roc_auc_interval
 from naica.training.losses import Weight, joint_loss, weights_of
 from naica.training.property import PropertyModel
@@ -262,7 +262,7 @@ def test_cards_of_the_first_format_are_read():
         "members": 1,
     }
     card = parse_card(old, "card")
-    assert card.format == 2
+    assert card.format == FORMAT
     assert card.tasks == ()
     assert card.of_task(0) is card
     assert Target.from_dict(dict(card.targets[0])) == Target("band_gap", "regression", 1.0, 2.0)
