@@ -171,3 +171,57 @@ def test_published_sample_of_the_original_format(published):
     cleaned = from_folder(place, column="formation_energy_per_atom", unit=UNIT, level=PBE)
     assert len(cleaned.table) + len(cleaned.rejected) == 10
     assert "1000041" in cleaned.table.ids
+
+
+def test_words_for_a_class(folder):
+    _csv(folder, "id,is_metal\na,True\nb,false\nc,maybe\nd,2\n")
+    cleaned = from_folder(folder, column="is_metal")
+    assert cleaned.table.column("is_metal").tolist() == [1.0, 0.0]
+    assert [(r.id, r.kind) for r in cleaned.rejected] == [("c", "label not a finite number"), ("d", "label is no class")]
+    assert "expected 0 or 1, or true or false" in cleaned.rejected[0].reason
+
+
+def test_a_list_per_row_for_labels_of_atoms(folder):
+    atoms = len(rock_salt("Mg", "O", 4.2))
+    full = json.dumps([0.5] * (atoms - 1) + [None])
+    _csv(folder, f'id,magmom\na,"{full}"\nb,{"1.5 " * atoms}\nc,"[1.0]"\nd,"[up, down]"\n')
+    cleaned = from_folder(folder, column="magmom", unit="μ_B")
+    first, second = cleaned.table.arrow["magmom"].to_pylist()
+    assert first[0] == 0.5
+    assert first[-1] != first[-1]
+    assert second == [1.5] * atoms
+    assert cleaned.rejected[0].reason == f"line 4: 1 values of magmom for {atoms} atoms"
+    assert "expected a number for each atom" in cleaned.rejected[1].reason
+
+
+def test_a_bad_further_label_rejects_its_row_alone(folder):
+    _csv(folder, "id,band_gap,is_metal\na,1.0,\nb,0,yes\nc,2.0,perhaps\nd,,no\n")
+    cleaned = from_folder(folder, column="band_gap", unit="eV", gaps=True, also={"is_metal": Label("is_metal", "")})
+    assert cleaned.table.ids == ["a", "b", "d"]
+    assert cleaned.table.column("is_metal").tolist()[1:] == [1.0, 0.0]
+    assert cleaned.table.labels["is_metal"] == Label("is_metal", "")
+    assert [r.reason for r in cleaned.rejected] == ["line 4: is_metal is 'perhaps'; expected 0 or 1, or true or false"]
+
+
+def test_one_structure_at_several_temperatures(folder):
+    path = _csv(folder, "file,heat_capacity,temperature\na.cif,20,200\na.cif,25,300\nb.cif,21,200\n", "t.csv")
+    given = {"column": "heat_capacity", "unit": "J/(mol K)", "duplicates": None}
+    kept = from_csv(path, **given, repeats=True)
+    assert kept.table.ids == ["a.cif", "a.cif (line 3)", "b.cif"]
+    assert kept.table.column("temperature").tolist() == [200, 300, 200]
+    assert [r.kind for r in from_csv(path, **given).rejected] == ["repeated id"]
+
+
+def test_smiles_in_the_first_column_stay(tmp_path):
+    pytest.importorskip("rdkit")
+    path = _csv(tmp_path, "smiles,log_solubility\nCCO,1\nc1ccccc1,-1\n", "sol.csv")
+    table = from_csv(path, column="log_solubility", unit="log10(mol/L)").table
+    assert table.arrow["smiles"].to_pylist() == ["CCO", "c1ccccc1"]
+
+
+def test_unknown_column_proposes_the_nearest_quantity(folder):
+    _csv(folder, "id,bandgap\na,1\n")
+    with pytest.raises(InputError, match=r"did you mean band_gap\?.*--quantity.*is_metal") as told:
+        from_folder(folder, column="bandgap", unit="eV")
+    assert "n_atoms" not in str(told.value)
+    assert "dielectric_tensor" not in str(told.value)

@@ -15,11 +15,13 @@ from naica.app.requests import EvaluateRequest, ImportRequest, TrainRequest
 from naica.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
+    from naica.data import CrystalTable
     from naica.training import Ensemble
     from naica.training.config import TrainConfig
     from naica.training.evaluation import Evaluation
 
 _MODELS_OWN = ("architecture", "architecture_config", "head", "kind", "members")
+_LOOKED_AT = 500  # rows whose graphs are made again to say why some have none
 
 
 # --- train -----------------------------------------------------------------------------------------------------------------------
@@ -43,18 +45,38 @@ def train(request: TrainRequest) -> Answer:
         "from": request.start,
         "quantity": card.quantity,
         "level": str(card.level) if card.level else None,
-        "rows": {"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)},
+        "rows": card.data["rows"],
+        "left_out": card.data["left_out"],
         "metrics": card.metrics,
         "rejected": source.rejected,
     } | ({"tasks": list(ensemble.tasks)} if len(ensemble.tasks) > 1 else {})
-    notes = (*source.notes, f"model: {request.out / 'model'}; use it with naica predict FILES --model {request.out}")
+    notes = (
+        *source.notes,
+        *_left_out(ensemble, source.table),
+        f"model: {request.out / 'model'}; use it with naica predict FILES --model {request.out}",
+    )
     return Answer(data, _metrics_tables(card.metrics, ensemble), notes)
+
+
+def _left_out(ensemble: Ensemble, table: CrystalTable) -> tuple[str, ...]:
+    """What was not learned from although it was read: how many rows, and for those without a graph the first reasons."""
+    from naica.graphs.graphset import GraphSet
+    from naica.training.conditions import encoded
+
+    told = [f"left out: {count} of {len(table)} rows with {reason}" for reason, count in ensemble.card.data["left_out"].items()]
+    if "no graph" in ensemble.card.data["left_out"]:
+        first = table.take(range(min(len(table), _LOOKED_AT)))
+        refused = GraphSet.build(encoded(first, ensemble.members[0].head_config), ensemble.needs).rejected
+        told += [f"      row {row}, {first.ids[row]}: {reason}" for row, reason in list(refused.items())[:3]]
+    return ("\n".join(told),) if told else ()
 
 
 def _from_scratch(request: TrainRequest) -> tuple[Callable[..., Ensemble], tuple[str, ...]]:
     """What trains, and the state variables it reads."""
     from naica.training import train as train_ensemble
 
+    if request.freeze is not None:
+        raise InputError(f"--freeze {request.freeze} needs a model to go on from: give it with --from")
     settings: dict[str, Any] = {**request.settings, "seed": request.seed}
     if request.state:
         settings["head"] = {**_read_settings(request.config).get("head", {}), "state": list(request.state)}
@@ -79,7 +101,10 @@ def _going_on(request: TrainRequest, start: str) -> tuple[Callable[..., Ensemble
     ensemble = load_model(start)
     if not isinstance(ensemble, Ensemble):
         raise InputError(f"{start} is a corrected model, whose networks are frozen; go on from the model it corrects")
-    return partial(fine_tune, ensemble, **{key: getattr(config, key) for key in given}), ensemble.needs.state
+    chosen = {key: getattr(config, key) for key in given}
+    if request.freeze is not None:
+        chosen["freeze"] = int(request.freeze) if request.freeze.isdigit() else request.freeze
+    return partial(fine_tune, ensemble, **chosen), ensemble.needs.state
 
 
 def train_config(path: Path | None, settings: Mapping[str, Any]) -> TrainConfig:

@@ -69,12 +69,15 @@ def predict(
     state: Annotated[
         list[str] | None, typer.Option(help="A state variable of all structures, for example temperature=300 or fidelity=PBE.")
     ] = None,
+    interval: Annotated[
+        float | None, typer.Option(help="Also an interval that holds the true value with this probability, for example 0.9.", min=0, max=1)
+    ] = None,
     json: Json = False,
 ) -> None:
     """Predict a property of structures, with an error bar."""
     from naica.app.actions_model import predict as action
 
-    answer(action, requests.PredictRequest(tuple(files), model, strict, _pairs(state)), json, bar="Predicting")
+    answer(action, requests.PredictRequest(tuple(files), model, strict, _pairs(state), interval), json, bar="Predicting")
 
 
 def relax(
@@ -108,6 +111,10 @@ def train(
         str | None,
         typer.Option("--from", help="Go on from this model: fine-tuning. It brings its own network.", autocompletion=complete_model),
     ] = None,
+    freeze: Annotated[
+        str | None,
+        typer.Option(help="With --from: what is not trained: elements, backbone (all but the head), or how many first layers."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training part.")] = None,
     members: Annotated[int | None, typer.Option(min=1, help="Networks in the ensemble.")] = None,
     split: Annotated[SplitBy, typer.Option(help="How to cut training, validation and test parts.")] = SplitBy.random,
@@ -125,7 +132,7 @@ def train(
     settings = {k: v for k, v in (("architecture", architecture), ("epochs", epochs), ("members", members)) if v is not None}
     where = requests.SourceRequest(source, _joined(column), quantity, unit, level, csv)
     inputs = tuple((_joined(state) or "").split(",")) if state else ()
-    answer(action, requests.TrainRequest(where, out, config, settings, split.value, seed, not fresh, start, element, inputs), json)
+    answer(action, requests.TrainRequest(where, out, config, settings, split.value, seed, not fresh, start, element, inputs, freeze), json)
 
 
 def _joined(names: list[str] | None) -> str | None:
@@ -217,10 +224,10 @@ _COMMANDS = (
         "train",
         _MAKE,
         examples(
-            "naica train perovskites --column formation_energy_per_atom --split composition --out runs/perovskites",
+            "naica train perovskites --column e_form --split composition --out runs/perovskites",
             "naica train cifs/ --csv id_prop.csv --column band_gap --unit eV --level PBE --config gap.toml --out runs/gap",
             "naica train mine.parquet --from formation-energy --epochs 20 --out runs/tuned",
-            "naica train perovskites --column formation_energy_per_atom --split element --element Li --out runs/no-li",
+            "naica train perovskites --column e_form --split element --element Li --out runs/no-li",
             "naica train mine.parquet --column band_gap,is_metal --out runs/both",
             "naica train measured.csv --column heat_capacity --unit 'J/(mol K)' --state temperature --out runs/heat",
         ),

@@ -77,14 +77,19 @@ def _registered(name: str) -> CrystalTable:
 
 
 def _own(path: Path, request: SourceRequest, repeats: bool) -> Labelled:
+    from naica.data import Label
     from naica.data.folder import from_csv, from_folder
 
     names = request.columns
     if not names:
         raise InputError(f"{path}: which column holds the labels? Name it with --column (and its --unit, --level)")
     level = parse_level(request.level) if request.level else None
-    first = {"column": names[0], "unit": _each(request.unit, names)[0], "level": level, "quantity": _each(request.quantity, names)[0]}
-    given: dict[str, Any] = {**first, "gaps": len(names) > 1} | ({"duplicates": None} if repeats else {})
+    units, quantities = _each(request.unit, names), _each(request.quantity, names)
+    also = {
+        name: Label(quantity or name, unit or "", level) for name, unit, quantity in zip(names[1:], units[1:], quantities[1:], strict=True)
+    }
+    given: dict[str, Any] = {"column": names[0], "unit": units[0], "level": level, "quantity": quantities[0]}
+    given |= {"gaps": len(names) > 1, "also": also, "repeats": repeats} | ({"duplicates": None} if repeats else {})
     cleaned: Cleaned = from_folder(path, request.csv, **given) if path.is_dir() else from_csv(path, **given)
     if not len(cleaned.table):
         raise InputError(f"{path}: no row can be used. {cleaned.report()}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv as csv_format
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ _STRUCTURE_COLUMNS = ("cif", "structure", "poscar", "file", "path", "filename", 
 _SMILES = "smiles"
 _TEXT_COLUMNS = ("id", "smiles", "formula", "composition", "material_id")
 _SUFFIXES = (".cif", ".vasp", ".poscar", ".xyz", ".extxyz", ".json")
+_WORDS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 Progress = Callable[[int, int], None]
 
 
@@ -96,6 +98,8 @@ def from_folder(
     quantity: str | None = None,
     progress: Progress | None = None,
     gaps: bool = False,
+    also: Mapping[str, Label] | None = None,
+    repeats: bool = False,
     **cleaning: Any,
 ) -> Cleaned:
     """A folder of structure files, one per id, with a CSV of ``id,value[,…]``.
@@ -110,6 +114,8 @@ def from_folder(
     quantity : which quantity of `naica.fields` the values are; default: the one `column` is named after
     progress : called with (rows done, rows in all)
     gaps : keep rows whose value is empty: they may have labels in other columns
+    also : further label columns and what they mean; their cells may be empty
+    repeats : an id (or structure) may stand in several rows, at several temperatures, say; from the second on the line is added to the id
     cleaning : passed to `clean`
 
     Returns
@@ -126,7 +132,7 @@ def from_folder(
     place = Path(folder)
     if not place.is_dir():
         raise InputError(f"no such folder: {place}")
-    label = _label(column, quantity, unit, level)
+    labels = {column: _label(column, quantity, unit, level), **(also or {})}
     rows = read_csv(csv if csv is not None else place / DEFAULT_CSV, [column])
     files = {p.stem: p for suffix in reversed(_SUFFIXES) for p in place.glob(f"*{suffix}")}
 
@@ -136,7 +142,7 @@ def from_folder(
             raise InputError(f"no structure file {key}.cif (nor {', '.join(_SUFFIXES[1:])}) in {place}")
         return _read_one(path)
 
-    return _assemble(rows, column, label, structure, progress, cleaning, gaps=gaps)
+    return _assemble(rows, labels, structure, progress, cleaning, gaps=gaps, repeats=repeats)
 
 
 def from_csv(
@@ -149,6 +155,8 @@ def from_csv(
     quantity: str | None = None,
     progress: Progress | None = None,
     gaps: bool = False,
+    also: Mapping[str, Label] | None = None,
+    repeats: bool = False,
     **cleaning: Any,
 ) -> Cleaned:
     """One CSV whose column `structure` holds structures as text (CIF, POSCAR or JSON) or names of files relative to the CSV.
@@ -157,17 +165,18 @@ def from_csv(
     poscar, file, path, filename or smiles. A column called smiles gives molecules: one conformer each, heavy atoms only
     (`naica.data.molecules`), and the column stays in the table.
     """
-    label = _label(column, quantity, unit, level)
+    labels = {column: _label(column, quantity, unit, level), **(also or {})}
     rows = read_csv(csv, [column])
     name = structure or next((n for n in _STRUCTURE_COLUMNS if n in rows.names), "cif")
     where = rows.index(name)
     if name.lower() == _SMILES:
-        return _assemble(rows, column, label, _molecules(rows, where, progress), None, cleaning, gaps=gaps)
+        found = _molecules(rows, where, progress)
+        return _assemble(rows, labels, found, None, cleaning, keep=(name,), gaps=gaps, repeats=repeats)
 
     def parse(cells: list[str], _: str) -> Crystal:
         return _from_text(cells[where], rows.path.parent)
 
-    return _assemble(rows, column, label, parse, progress, cleaning, skip=(name,), gaps=gaps)
+    return _assemble(rows, labels, parse, progress, cleaning, skip=(name,), gaps=gaps, repeats=repeats)
 
 
 def _molecules(rows: Rows, at: int, progress: Progress | None) -> Callable[[list[str], str], Crystal]:
@@ -189,37 +198,51 @@ def _molecules(rows: Rows, at: int, progress: Progress | None) -> Callable[[list
 
 def _label(column: str, quantity: str | None, unit: str | None, level: Level | None) -> Label:
     if quantity is None and column not in FIELDS:
-        known = ", ".join(f.name for f in FIELDS.values() if f.level == "system" and f.unit)
-        raise InputError(f"cannot tell which quantity column {column!r} is; pass quantity=…, one of {known}")
+        near = get_close_matches(column, _learnable(), n=1, cutoff=0.6)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        raise InputError(
+            f"cannot tell which quantity column {column!r} is{meant}; pass quantity=… (--quantity), one of {', '.join(_learnable())}"
+        )
     meaning = field(quantity or column)
     return Label(meaning.name, unit if unit is not None else "", level)
 
 
+def _learnable() -> list[str]:
+    """Quantities of `naica.fields` that a column of numbers (or of lists, for those of atoms) can hold."""
+    inputs = ("state", "cell", "positions", "fraction")
+    found = [f for f in FIELDS.values() if f.level in ("system", "atom") and not f.shape and f.name not in inputs]
+    return [f.name for f in found if (f.kind == "real" and f.unit) or (f.kind == "class" and f.level == "system")]
+
+
 def _assemble(
     rows: Rows,
-    column: str,
-    label: Label,
+    labels: Mapping[str, Label],
     structure: Callable[[list[str], str], Crystal],
     progress: Progress | None,
     cleaning: dict[str, Any],
     skip: tuple[str, ...] = (),
+    keep: tuple[str, ...] = (),
     gaps: bool = False,
+    repeats: bool = False,
 ) -> Cleaned:
-    """Read every row's structure and value; bad ones become rejections, the rest goes through `clean`."""
-    value_at, id_at = rows.index(column), rows.index("id") if "id" in rows.names else 0
-    good: list[int] = []
+    """Read every row's structure and values; bad ones become rejections, the rest goes through `clean`."""
+    places = {name: rows.index(name) for name in labels}
+    id_at = rows.index("id") if "id" in rows.names else 0
+    first, good, ids = next(iter(labels)), list[int](), list[str]()
     crystals: list[Crystal] = []
-    values: list[float] = []
+    values: dict[str, list[Any]] = {name: [] for name in labels}
     rejected: list[Rejection] = []
     seen: dict[str, int] = {}
     for row, cells in enumerate(rows.cells):
         key = cells[id_at].strip() if len(cells) > id_at else f"line {rows.lines[row]}"
+        own = f"{key} (line {rows.lines[row]})" if repeats and key in seen else key
         try:
-            value = _value(rows, row, column, value_at, gaps)
-            if key in seen:
+            found = {name: _value(rows, row, name, at, labels[name], gaps or name != first) for name, at in places.items()}
+            if own in seen:
                 raise _Refused("repeated id", f"line {rows.lines[row]}: id {key!r} stands on line {seen[key]} already")
-            seen[key] = rows.lines[row]
-            crystals.append(structure(cells, key))
+            seen[own] = rows.lines[row]
+            crystal = structure(cells, key)
+            _fits(found, len(crystal), rows.lines[row])
         except _Refused as refusal:
             rejected.append(Rejection(row, key, str(refusal), refusal.kind))
         except NaicaError as error:
@@ -227,11 +250,18 @@ def _assemble(
             rejected.append(Rejection(row, key, str(error), kind))
         else:
             good.append(row)
-            values.append(value)
+            ids.append(own)
+            crystals.append(crystal)
+            for name, value in found.items():
+                values[name].append(value)
         if progress:
             progress(row + 1, len(rows.cells))
-    table = _table(rows, good, crystals, id_at, skip).with_column(column, pa.array(values, pa.float64()), label)
-    inner = clean(table, [] if gaps else [column], **cleaning)
+    table = _table(rows, good, ids, crystals, id_at, skip, keep)
+    for name, label in labels.items():
+        kind = pa.list_(pa.float64()) if field(label.quantity).level == "atom" else pa.float64()
+        table = table.with_column(name, pa.array(values[name], kind), label)
+    finite = not gaps and field(labels[first].quantity).level != "atom"
+    inner = clean(table, [first] if finite else [], **cleaning)
     rejected += [Rejection(good[r.row], r.id, r.reason, r.kind) for r in inner.rejected]
     return Cleaned(inner.table, sorted(rejected, key=lambda r: r.row), inner.dropped)
 
@@ -244,25 +274,52 @@ class _Refused(Exception):
         self.kind = kind
 
 
-def _value(rows: Rows, row: int, column: str, at: int, gaps: bool) -> float:
-    cells, line = rows.cells[row], rows.lines[row]
+def _value(rows: Rows, row: int, column: str, at: int, label: Label, gaps: bool) -> float | list[float] | None:
+    """The label in a cell: a number, a word for a class, or a list for a quantity of atoms. None (of atoms) or NaN where it is empty."""
+    cells, line, meaning = rows.cells[row], rows.lines[row], field(label.quantity)
     if len(cells) != len(rows.names):
         raise _Refused("ragged line", f"line {line} has {len(cells)} cells for {len(rows.names)} columns ({', '.join(rows.names)})")
-    if gaps and not cells[at].strip():
-        return math.nan
-    value = _number(cells[at])
+    text = cells[at].strip()
+    if gaps and not text:
+        return None if meaning.level == "atom" else math.nan
+    if meaning.level == "atom":
+        return _list(text, f"line {line}: {column}")
+    value = _WORDS.get(text.lower()) if meaning.kind == "class" and text.lower() in _WORDS else _number(text)
     if value is None:
-        raise _Refused("label not a finite number", f"line {line}: {column} is {cells[at]!r}; expected a number")
+        wanted = "0 or 1, or true or false" if meaning.kind == "class" else "a number"
+        raise _Refused("label not a finite number", f"line {line}: {column} is {cells[at]!r}; expected {wanted}")
     if not math.isfinite(value):
-        raise _Refused("label not a finite number", f"line {line}: {column} is {cells[at].strip()}; expected a finite number")
+        raise _Refused("label not a finite number", f"line {line}: {column} is {text}; expected a finite number")
+    if meaning.kind == "class" and value not in (0.0, 1.0):
+        raise _Refused("label is no class", f"line {line}: {column} is {text}; expected 0 or 1, or true or false")
     return value
 
 
-def _table(rows: Rows, good: list[int], crystals: list[Crystal], id_at: int, skip: tuple[str, ...]) -> CrystalTable:
-    """The crystals with the CSV's further columns: numbers where all cells are numbers, else text; formulas and ids always text."""
-    table = CrystalTable.from_crystals(crystals, ids=[rows.cells[r][id_at].strip() for r in good])
+def _list(text: str, where: str) -> list[float]:
+    """Numbers of atoms: ``[1.0, null, 0.5]``, or the numbers with spaces, commas or semicolons between them; null is missing."""
+    plain = text.removeprefix("[").removesuffix("]").replace(",", " ").replace(";", " ").split()
+    numbers = [math.nan if part.lower() in ("null", "nan", "none") else _number(part) for part in plain]
+    if not numbers or any(n is None or math.isinf(n) for n in numbers):
+        raise _Refused("labels of atoms unreadable", f"{where} is {text[:60]!r}; expected a number for each atom, for example [1.0, 0.5]")
+    return [float(n) for n in numbers if n is not None]
+
+
+def _fits(values: Mapping[str, float | list[float] | None], atoms: int, line: int) -> None:
+    for name, value in values.items():
+        if isinstance(value, list) and len(value) != atoms:
+            raise _Refused("labels do not fit the atoms", f"line {line}: {len(value)} values of {name} for {atoms} atoms")
+
+
+def _table(
+    rows: Rows, good: list[int], ids: list[str], crystals: list[Crystal], id_at: int, skip: tuple[str, ...], keep: tuple[str, ...]
+) -> CrystalTable:
+    """The crystals with the CSV's further columns: numbers where all cells are numbers, else text; formulas and ids always text.
+
+    `keep` are columns that stay even if they are the ids.
+    """
+    table = CrystalTable.from_crystals(crystals, ids=ids)
     for at, name in enumerate(rows.names):
-        if at == id_at or name in skip or name in table.columns:
+        if (at == id_at and name not in keep) or name in skip or name in table.columns:
             continue
         text = [rows.cells[r][at].strip() for r in good]
         numbers = [_number(t) if t else math.nan for t in text]

@@ -50,10 +50,12 @@ class Label:
         known = field(self.quantity)
         if not self.unit and known.unit:
             raise LevelError(
-                f"label {self.quantity!r} has no unit; naica keeps it in {known.unit}: pass unit={known.unit!r} or convert the column first"
+                f"label {self.quantity!r} has no unit; naica keeps it in {known.unit}: pass unit={known.unit!r} (--unit {known.unit!r}) "
+                "or convert the column first"
             )
         if self.unit != known.unit:
-            raise LevelError(f"label {self.quantity!r} comes in {self.unit!r}, naica keeps it in {known.unit!r}; convert the column first")
+            kept = f"naica keeps it in {known.unit!r}; convert the column first" if known.unit else "which has none; leave it out"
+            raise LevelError(f"label {self.quantity!r} comes in {self.unit!r}, {kept}")
 
     @classmethod
     def of(cls, quantity: str, level: Level | None = None) -> Label:
