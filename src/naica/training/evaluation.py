@@ -66,7 +66,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Covered:
-    """Of n labels `inside` lie within intervals that promise to hold `confidence` of them; `half_width` is the median one (infinite: None)."""
+    """Of n labels `inside` lie within intervals that promise to hold `confidence` of them; `half_width`: median, None if infinite."""
 
     confidence: float
     inside: int
