@@ -42,8 +42,15 @@ def test_the_verbs_are_commands():
         "explain",
         "models",
         "import-weights",
+        "recommend",
+        "vectors",
     )
-    grouped = {"data": ("list", "show", "pull"), "campaign": ("status", "report", "export"), "sites": ("map", "study")}
+    grouped = {
+        "data": ("list", "show", "pull"),
+        "campaign": ("status", "report", "export"),
+        "sites": ("map", "study"),
+        "zoo": ("report", "tasks"),
+    }
     wanted = {(name,) for name in alone} | {(group, name) for group, names in grouped.items() for name in names}
     assert wanted == set(COMMANDS)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,7 @@ def predict(request: PredictRequest, progress: Report = _silent) -> Answer:
     ensemble = load_model(request.model)
     rows: list[dict[str, Any]] = []
     for start in range(0, len(good), _CHUNK):
-        rows += _predict_chunk(ensemble, good[start : start + _CHUNK], request.state)
+        rows += _predict_chunk(ensemble, good[start : start + _CHUNK], request)
         progress(min(start + _CHUNK, len(good)), len(good))
     rows += [_bad_row(b) for b in bad]
     failed = [r for r in rows if "error" in r]
@@ -53,28 +53,30 @@ def predict(request: PredictRequest, progress: Report = _silent) -> Answer:
     return Answer(data, blocks, notes, exit_code=2 if failing else 0)
 
 
-def _predict_chunk(ensemble: Ensemble, named: Sequence[Named], state: Mapping[str, float | str]) -> list[dict[str, Any]]:
+def _predict_chunk(ensemble: Ensemble, named: Sequence[Named], request: PredictRequest) -> list[dict[str, Any]]:
     from naica.training import Ensemble as Plain
 
     crystals = [n.crystal for n in named]
     try:
         if isinstance(ensemble, Plain):
-            found = ensemble.predict_tasks(crystals, state=state)
-        elif state:
+            found = ensemble.predict_tasks(crystals, state=request.state)
+        elif request.state:
             raise InputError("this model is a corrected one, which has no state variables; leave --state out")
         else:
             found = {"": ensemble.predict(crystals)}
-        return [row for name, one in found.items() for row in _prediction_rows(one, named, name if len(found) > 1 else "")]
+        return [
+            row for name, one in found.items() for row in _prediction_rows(one, named, name if len(found) > 1 else "", request.interval)
+        ]
     except NaicaError as error:
         if len(named) == 1:
             return [_bad_row(Unreadable(named[0].name, str(error)))]
     # one of them is to blame: find out which
-    return [row for one in named for row in _predict_chunk(ensemble, [one], state)]
+    return [row for one in named for row in _predict_chunk(ensemble, [one], request)]
 
 
-def _prediction_rows(prediction: Prediction, named: Sequence[Named], task: str) -> list[dict[str, Any]]:
-    found = prediction.to_dicts()
-    kept = ("quantity", "value", "sigma", "entropy", "unit", "warnings")
+def _prediction_rows(prediction: Prediction, named: Sequence[Named], task: str, interval: float | None) -> list[dict[str, Any]]:
+    found = prediction.to_dicts(interval)
+    kept = ("quantity", "value", "sigma", "entropy", "low", "high", "unit", "warnings")
     return [
         {"file": one.name, "formula": one.crystal.formula} | ({"task": task} if task else {}) | {k: row[k] for k in kept if k in row}
         for one, row in zip(named, found, strict=True)
@@ -99,13 +101,24 @@ def _task_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
     known = FIELDS.get(good.get("quantity", ""))
     heading = (known.label if known else good.get("quantity", "value")) + (f" ({good['unit']})" if good.get("unit") else "")
     spread = "entropy (bits)" if "entropy" in good else "1 σ"
-    cells = tuple((r["file"], r["formula"], _shown(r["value"]), _spread(r), "; ".join(r["warnings"])) for r in rows)
-    return Table(("file", "formula", heading, spread, "remarks"), cells, task, right=(heading, spread))
+    between = ("between",) if "low" in good else ()
+    cells = tuple(
+        (r["file"], r["formula"], _shown(r["value"]), _spread(r), *(_ends(r) for _ in between), "; ".join(r["warnings"])) for r in rows
+    )
+    return Table(("file", "formula", heading, spread, *between, "remarks"), cells, task, right=(heading, spread, *between))
 
 
 def _shown(value: float | list[float]) -> str:
     """A number, or those of all sites."""
     return " ".join(number(v) for v in value) if isinstance(value, list) else number(value)
+
+
+def _ends(row: dict[str, Any]) -> str:
+    """The interval that was asked for; without end where too few labels were there to promise one."""
+    if isinstance(row["low"], list):
+        return " ".join(_ends({"low": low, "high": high}) for low, high in zip(row["low"], row["high"], strict=True))
+    low, high = ("∞" if end is None else number(end) for end in (row["low"], row["high"]))
+    return f"{'−' if low == '∞' else ''}{low} … {high}"
 
 
 def _spread(row: dict[str, Any]) -> str:

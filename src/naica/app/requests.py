@@ -16,12 +16,14 @@ class PredictRequest:
     """Predict a property of the structures in `files` (files or folders). `strict`: any bad file makes the command fail.
 
     `state`: state variables for all of them (numbers, or names such as a level of theory), instead of what the files say.
+    `interval`: also ends of an interval that holds the label with this probability.
     """
 
     files: tuple[Path, ...]
     model: str = DEFAULT_MODEL
     strict: bool = False
     state: Mapping[str, float | str] = field(default_factory=dict)
+    interval: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ class TrainRequest:
     """Train an ensemble on one column or several. `settings` override the keys of the config file.
 
     `state`: columns that are state variables, inputs beside the structure.
-    `start`: go on from this model (a shipped one's name or a model folder) instead of from random weights.
+    `start`: go on from this model (a shipped one's name or a model folder) instead of from random weights; `freeze`: what of it is not
+    trained.
     `element`: the symbol that ``split="element"`` holds out.
     """
 
@@ -110,6 +113,7 @@ class TrainRequest:
     start: str | None = None
     element: str | None = None
     state: tuple[str, ...] = ()
+    freeze: str | None = None
 
 
 @dataclass(frozen=True)
