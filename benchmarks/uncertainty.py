@@ -69,15 +69,14 @@ def report(out):
         actual, value, sigma, spread = (np.array(run[name]) for name in ("actual", "value", "sigma", "spread"))
         train, val, test = run["rows"]
         print(f"\n{way}: {train} training, {val} validation, {test} test rows; MAE {np.abs(actual - value).mean():.4f} eV/atom")
-        print(
-            f"  ENCE: {ence(actual, value, np.maximum(spread, 1e-6)):.2f} of the members' spread, {ence(actual, value, sigma):.2f} calibrated"
-        )
+        before, after = ence(actual, value, np.maximum(spread, 1e-6)), ence(actual, value, sigma)
+        print(f"  ENCE: {before:.2f} of the members' spread, {after:.2f} calibrated")
         for level, times in zip(LEVELS, (0.9945, 1.6449, 1.96), strict=True):
             low, high = (np.array(end) for end in run["ends"][str(level)])
             inside = int(((actual >= low) & (actual <= high)).sum())
             bounds = clopper_pearson(inside, test)
             gauss = coverage(actual, value, sigma, times)
-            print(f"  {level:.0%}: conformal {inside / test:.1%} ({bounds[0]:.1%} to {bounds[1]:.1%}), Gaussian with σ {gauss:.1%}")
+            print(f"  {level:.0%}: conformal {inside / test:.1%} ({bounds.low:.1%} to {bounds.high:.1%}), Gaussian with σ {gauss:.1%}")
         promised, observed = calibration_curve(actual, value, sigma)
         axes.plot(promised, observed, "o-", color=f"C{k}", markersize=3, linewidth=1, label=f"{way}, σ")
         shares = [((actual >= np.array(run["ends"][str(p)][0])) & (actual <= np.array(run["ends"][str(p)][1]))).mean() for p in LEVELS]
