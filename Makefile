@@ -45,6 +45,10 @@ bench: setup
 	$(BIN)/python benchmarks/cgcnn.py
 	$(BIN)/python benchmarks/hull.py
 	$(BIN)/python benchmarks/generate.py
+	$(BIN)/python benchmarks/distance_networks.py megnet
+	$(BIN)/python benchmarks/distance_networks.py schnet
+	$(BIN)/python benchmarks/voronoi.py
+	$(BIN)/python benchmarks/motifs.py speed
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
