@@ -149,6 +149,18 @@ def test_the_shipped_model_still_loads():
     assert ensemble.card.calibration.n > 0
 
 
+def test_labels_that_differ_by_rounding_have_no_r2():
+    from naica.training.evaluation import r_squared
+
+    same = np.full(7, 0.1) * np.array([1, 1, 1, 1, 1, 1, 1 + 4e-16])
+    assert r_squared(same + 1, same) is None
+    assert r_squared(np.ones(3), np.zeros(3)) is None
+    assert r_squared(np.array([1.0]), np.array([2.0])) is None
+    far = -1e6 + np.array([0.0, 1.0, 2.0])  # total energies: small differences that are real
+    assert r_squared(far, far) == 1.0
+    assert r_squared(np.full(3, far.mean()), far) == pytest.approx(0.0)
+
+
 # --- classes ----------------------------------------------------------------------------------------------------------------------------
 def test_calibration_of_probabilities():
     draw = np.random.default_rng(0)

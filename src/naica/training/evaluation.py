@@ -266,19 +266,25 @@ def _measured(target: Target, card: Card, members: Array, actual: Array, interva
             ece=class_calibration(value, actual),
         )
     errors = value - actual
-    spread = float(np.sum((actual - actual.mean()) ** 2))
     return Metrics(
         target.quantity,
         field(target.quantity).unit,
         n,
         mae=float(np.abs(errors).mean()),
         rmse=float(np.sqrt(np.mean(errors**2))),
-        r2=1 - float(np.sum(errors**2)) / spread if spread > 0 else None,
+        r2=r_squared(value, actual),
         member_mae=tuple(float(e) for e in np.abs(members - actual).mean(axis=1)),
         coverage_1=coverage(errors, bar),
         coverage_2=coverage(errors, bar, 2.0),
         ence=ence(errors, bar) if (bar > 0).any() else None,
     )
+
+
+def r_squared(predicted: Array, actual: Array) -> float | None:
+    """Share of the labels' variance that is explained; None if the labels differ by no more than rounding (1e-9 of their size)."""
+    if np.ptp(actual) <= 1e-9 * np.abs(actual).max():
+        return None
+    return 1 - float(np.sum((predicted - actual) ** 2) / np.sum((actual - actual.mean()) ** 2))
 
 
 def roc_auc(score: Array, actual: Array) -> float | None:
