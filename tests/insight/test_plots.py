@@ -4,7 +4,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from naica.errors import InputError
-from naica.insight.plots import calibration_plot, learning_plot, parity_plot
+from naica.insight.plots import calibration_plot, learning_plot, parity_plot, reliability_plot
 
 
 def data(n=200):
@@ -44,6 +44,26 @@ def test_calibration_plot_tells_coverage():
     title = calibration_plot(actual, predicted, sigma).axes[0].get_title(loc="left")
     share = np.mean(np.abs(actual - predicted) <= sigma)
     assert f"within 1 σ {share:.0%}" in title
+
+
+def test_reliability_plot_draws_both_promises_and_the_bins():
+    from naica.insight.uncertainty import conformal_curve, ence, error_bins
+    from naica.training.card import Calibration
+
+    actual, predicted, sigma = data()
+    known = Calibration(1.0, 0.1, 9, tuple(np.linspace(0.2, 2.5, 9)))
+    left, right = reliability_plot(actual, predicted, sigma, "band_gap", known).axes
+    _, gaussian, conformal = left.lines
+    assert len(gaussian.get_xdata()) == 19
+    promised, observed = conformal_curve(actual, predicted, sigma, known)
+    assert promised.max() == pytest.approx(0.9)  # 9 labels promise no more
+    assert observed[-1] == np.mean(np.abs(actual - predicted) <= 2.5 * sigma)
+    assert np.array_equal(conformal.get_ydata(), observed)
+    assert np.allclose(right.collections[0].get_offsets(), np.stack(error_bins(actual, predicted, sigma), axis=1))
+    assert right.get_title(loc="left").startswith(f"ENCE {ence(actual, predicted, sigma):.2f};")
+    assert len(reliability_plot(actual, predicted, sigma, "band_gap").axes[0].lines) == 2
+    with pytest.raises(InputError, match="all zero"):
+        reliability_plot(actual, predicted, np.zeros_like(sigma), "band_gap")
 
 
 def test_learning_plot():

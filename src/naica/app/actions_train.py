@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from naica.app import sources
 from naica.app.answer import Answer, Table, number
 from naica.app.requests import EvaluateRequest, ImportRequest, TrainRequest
-from naica.errors import ConfigError, InputError
+from naica.errors import ConfigError, InputError, RunError
 
 if TYPE_CHECKING:
     from naica.data import CrystalTable
@@ -163,12 +163,12 @@ def _metric(value: Any) -> str:
 
 # --- evaluate ----------------------------------------------------------------------------------------------------------------------
 def evaluate(request: EvaluateRequest) -> Answer:
-    """Metrics of a model on a part of a labelled source, and a parity plot or ROC curves if asked for.
+    """Metrics of a model on a part of a labelled source, measured coverage of its intervals, and pictures if asked for.
 
     Raises
     ------
     InputError
-        If the part holds no row.
+        If the part holds no row, or calibration is to be drawn of classes alone.
     """
     from naica.app.actions_model import load_model
     from naica.training.evaluation import evaluate_tasks, summary
@@ -184,16 +184,21 @@ def evaluate(request: EvaluateRequest) -> Answer:
     found = summary(evaluated, ensemble.targets)
     if request.plot is not None:
         _draw(evaluated, request.plot)
+    if request.calibration is not None:
+        _draw_calibration(evaluated, request.calibration)
     data = {
         "model": request.model,
         "source": request.source.source,
         "part": request.part,
         "rows": len(rows),
         "metrics": found,
+        "intervals": {name: coverage for name, one in evaluated.items() if (coverage := _coverage(one))},
         "plot": request.plot,
+        "calibration": request.calibration,
     }
-    notes = (*source.notes, *_areas(evaluated), *((f"wrote {request.plot}",) if request.plot else ()))
-    return Answer(data, _metrics_tables({request.part: found}, ensemble), notes)
+    wrote = (f"wrote {path}" for path in (request.plot, request.calibration) if path)
+    notes = (*source.notes, *_areas(evaluated), *_no_promise(evaluated, request.part), *wrote)
+    return Answer(data, (*_metrics_tables({request.part: found}, ensemble), *_coverage_tables(evaluated)), notes)
 
 
 def _columns_of_tasks(ensemble: Ensemble, columns: tuple[str, ...]) -> dict[str, str]:
@@ -234,6 +239,65 @@ def _areas(found: Mapping[str, Evaluation]) -> tuple[str, ...]:
             low, high = one.metrics.roc_auc_interval
             told.append(f"{name}: area under the ROC curve {one.metrics.roc_auc:.3f}, 95 % interval {low:.3f} to {high:.3f} (bootstrap)")
     return tuple(told)
+
+
+def _coverage(found: Evaluation) -> list[dict[str, Any]]:
+    """For each confidence the measured coverage of conformal intervals, with Clopper and Pearson's interval (`low`, `high`, 95 %)."""
+    from naica.insight.intervals import clopper_pearson
+
+    told = []
+    for one in found.covered():
+        share = clopper_pearson(one.inside, one.n)
+        told.append({**sources.as_dict(one), "observed": share.value, "low": share.low, "high": share.high})
+    return told
+
+
+def _coverage_tables(found: Mapping[str, Evaluation]) -> tuple[Table, ...]:
+    """Promised and measured coverage of each task that has intervals, with the ENCE of its error bars above."""
+    tables = []
+    for name, one in found.items():
+        if not (told := _coverage(one)):
+            continue
+        heads = ("promised", "observed", "95 % interval", "inside", f"half-width ({one.metrics.unit})".replace(" ()", ""))
+        rows = tuple(
+            (
+                f"{100 * r['confidence']:.0f} %",
+                f"{100 * r['observed']:.1f} %",
+                f"{100 * r['low']:.1f} to {100 * r['high']:.1f} %",
+                f"{r['inside']} of {r['n']}",
+                "∞" if r["half_width"] is None else f"{r['half_width']:.4g}",
+            )
+            for r in told
+        )
+        title = f"conformal intervals{f' of {name}' if len(found) > 1 else ''}; ENCE of the error bars {number(one.metrics.ence)}"
+        tables.append(Table(heads, rows, title, heads))
+    return tuple(tables)
+
+
+def _no_promise(found: Mapping[str, Evaluation], part: str) -> tuple[str, ...]:
+    """Where the coverage of intervals cannot be measured, or says nothing."""
+    lacking = [name for name, one in found.items() if one.metrics.mae is not None and not one.covered()]
+    notes = [f"no conformal intervals of {', '.join(lacking)}: the model has no scores to make them from"] if lacking else []
+    if part != "test" and any(one.covered() for one in found.values()):
+        notes.append("coverage says something only about rows the model was neither trained nor calibrated on")
+    return tuple(notes)
+
+
+def _draw_calibration(found: Mapping[str, Evaluation], path: Path) -> None:
+    """Coverage and binned errors, a picture for each quantity that is no class."""
+    from naica.insight.plots import reliability_plot
+
+    numbers = {name: one for name, one in found.items() if one.metrics.mae is not None}
+    if not numbers:
+        raise InputError("--calibration draws error bars of numbers; this model predicts classes, whose ece is among the metrics")
+    for name, one in numbers.items():
+        figure = reliability_plot(one.actual, one.predicted, one.sigma, one.metrics.quantity, one.calibration)
+        file = path if len(found) == 1 else path.with_name(f"{path.stem}-{name}{path.suffix}")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(file)
+        except (OSError, ValueError) as error:  # matplotlib refuses an unknown ending with ValueError
+            raise RunError(f"cannot write the plot {file}: {error}") from error
 
 
 # --- check -------------------------------------------------------------------------------------------------------------------------

@@ -169,6 +169,10 @@ def evaluate(
     plot: Annotated[
         Path | None, typer.Option(help="Write a picture here (.png, .svg or .pdf): labels against predictions, for classes the ROC curve.")
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Write a picture here: promised against observed coverage, and error bars against errors. Not for classes."),
+    ] = None,
     fidelity: Annotated[bool, typer.Option("--fidelity", help="Compare with labels of another level of theory all the same.")] = False,
     json: Json = False,
 ) -> None:
@@ -176,7 +180,7 @@ def evaluate(
     from naica.app.actions_train import evaluate as action
 
     where = requests.SourceRequest(source, _joined(column), quantity, unit, level, csv)
-    answer(action, requests.EvaluateRequest(model, where, part.value, split.value, seed, plot, fidelity, element), json)
+    answer(action, requests.EvaluateRequest(model, where, part.value, split.value, seed, plot, fidelity, element, calibration), json)
 
 
 def check(
@@ -232,7 +236,7 @@ _COMMANDS = (
             "naica train measured.csv --column heat_capacity --unit 'J/(mol K)' --state temperature --out runs/heat",
         ),
     ),
-    (evaluate, "evaluate", _MAKE, examples("naica evaluate formation-energy mp_formation --plot parity.png")),
+    (evaluate, "evaluate", _MAKE, examples("naica evaluate formation-energy mp_formation --plot parity.png --calibration calibration.png")),
     (check, "check", _MAKE, examples("naica check formation-energy", "naica check runs/gap --json")),
     (models, "models", _MAKE, examples("naica models --json")),
     (import_weights, "import-weights", _MAKE, examples("naica import-weights cgcnn band-gap.pth.tar --out runs/cgcnn-gap")),

@@ -121,6 +121,7 @@ class EvaluateRequest:
     """Measure a model on labelled crystals; `part` picks a part of the set's published split (or of an own one).
 
     `fidelity` declares that labels of another level of theory are meant to be compared; `element` is what ``split="element"`` holds out.
+    `plot` and `calibration` are pictures to write.
     """
 
     model: str
@@ -131,6 +132,7 @@ class EvaluateRequest:
     plot: Path | None = None
     fidelity: bool = False
     element: str | None = None
+    calibration: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from naica.training.card import Calibration
+
 _MANY = 3000
 
 
@@ -90,8 +92,10 @@ def _ends(values: np.ndarray) -> tuple[float, float]:
 
 
 def _scores(actual: np.ndarray, predicted: np.ndarray, unit: str) -> str:
-    spread = float(np.sum((actual - actual.mean()) ** 2))
-    r2 = f", R² {1 - float(np.sum((actual - predicted) ** 2)) / spread:.3f}" if spread > 0 else ""
+    from naica.training.evaluation import r_squared
+
+    share = r_squared(predicted, actual)
+    r2 = f", R² {share:.3f}" if share is not None else ""
     return f"MAE {np.abs(actual - predicted).mean():.3g} {unit}{r2}, n = {len(actual):,}"
 
 
@@ -116,6 +120,62 @@ def calibration_plot(actual: ArrayLike, predicted: ArrayLike, sigma: ArrayLike) 
         f"within 1 σ {facts.within_1:.0%}, 2 σ {facts.within_2:.0%}; ENCE {facts.ence:.2f}; n = {facts.n:,}", fontsize=10, loc="left"
     )
     return figure
+
+
+def reliability_plot(
+    actual: ArrayLike, predicted: ArrayLike, sigma: ArrayLike, quantity: str, calibration: Calibration | None = None
+) -> Figure:
+    """Left: promised against observed coverage of Gaussian error bars and, with scores in `calibration`, of conformal intervals.
+
+    The band holds the observed share of honest intervals in 95 % of samples of this size. Right: root mean variance against root mean
+    squared error in bins of equal size, by error bar (Levi et al., Sensors 22, 5540 (2022)).
+
+    Raises
+    ------
+    InputError
+        For arrays that do not fit or are not finite, and error bars that are zero.
+    """
+    from matplotlib.figure import Figure
+
+    from naica.insight.uncertainty import ence
+
+    told = ence(actual, predicted, sigma)
+    figure = Figure(figsize=(9.6, 4.8), dpi=150, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    _coverage_panel(left, actual, predicted, sigma, calibration)
+    _bins_panel(right, actual, predicted, sigma, field(quantity).unit)
+    right.set_title(f"ENCE {told:.2f}; RMV and RMSE of error bars in bins", fontsize=10, loc="left")
+    return figure
+
+
+def _coverage_panel(axes: Axes, actual: ArrayLike, predicted: ArrayLike, sigma: ArrayLike, calibration: Calibration | None) -> None:
+    from scipy.stats import binom
+
+    from naica.insight.uncertainty import calibration_curve, conformal_curve
+
+    n = np.size(actual)
+    fine = np.linspace(0, 1, 201)
+    axes.fill_between(fine, binom.ppf(0.025, n, fine) / n, binom.ppf(0.975, n, fine) / n, color=PALE, alpha=0.5, linewidth=0)
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
+    axes.plot(*calibration_curve(actual, predicted, sigma), color=BLUE, marker="o", markersize=4, label="Gaussian σ")
+    if calibration is not None and calibration.scores:
+        name = f"conformal, from {calibration.n:,} labels"
+        axes.plot(*conformal_curve(actual, predicted, sigma, calibration), color=ORANGE, marker="s", markersize=4, label=name)
+    axes.set(xlabel="promised share inside the interval", ylabel="observed share", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.legend(frameon=False, loc="upper left")
+    axes.set_title(f"coverage of {n:,} labels; band: honest intervals, 95 %", fontsize=10, loc="left")
+
+
+def _bins_panel(axes: Axes, actual: ArrayLike, predicted: ArrayLike, sigma: ArrayLike, unit: str) -> None:
+    from naica.insight.uncertainty import error_bins
+
+    promised, found = error_bins(actual, predicted, sigma)
+    high = 1.06 * float(max(promised.max(), found.max()))
+    axes.plot([0, high], [0, high], color=GREY, linestyle="--", linewidth=1)
+    axes.scatter(promised, found, s=32, color=BLUE, zorder=2)
+    axes.set(xlabel=f"RMV: promised ({unit})", ylabel=f"RMSE: found ({unit})", xlim=(0, high), ylim=(0, high), aspect="equal")
 
 
 def learning_plot(

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from naica.errors import InputError
+
+if TYPE_CHECKING:
+    from naica.training.card import Calibration
 
 Floats = NDArray[np.float64]
 
@@ -81,15 +85,43 @@ def ence(actual: ArrayLike, predicted: ArrayLike, sigma: ArrayLike, bins: int = 
     InputError
         As `coverage`, and if all error bars of a bin are zero.
     """
+    promised, found = error_bins(actual, predicted, sigma, bins)
+    if (promised == 0).any():
+        raise InputError("the smallest error bars are all zero: a relative calibration error does not exist")
+    return float(np.mean(np.abs(promised - found) / promised))
+
+
+def error_bins(actual: ArrayLike, predicted: ArrayLike, sigma: ArrayLike, bins: int = 10) -> tuple[Floats, Floats]:
+    """RMV and RMSE (m,) of the bins of `ence`, by rising error bar: what the bars promise and what was found; honest bars make them equal.
+
+    Raises
+    ------
+    InputError
+        As `coverage`.
+    """
     error, s = _residuals(actual, predicted, sigma)
-    order = np.argsort(s, kind="stable")
-    gaps = []
-    for rows in np.array_split(order, max(1, min(bins, len(order) // 2))):
-        promised, found = np.sqrt(np.mean(s[rows] ** 2)), np.sqrt(np.mean(error[rows] ** 2))
-        if promised == 0:
-            raise InputError("the smallest error bars are all zero: a relative calibration error does not exist")
-        gaps.append(abs(promised - found) / promised)
-    return float(np.mean(gaps))
+    parts = np.array_split(np.argsort(s, kind="stable"), max(1, min(bins, len(s) // 2)))
+    promised, found = (np.array([np.sqrt(np.mean(values[rows] ** 2)) for rows in parts]) for values in (s, error))
+    return promised, found
+
+
+def conformal_curve(
+    actual: ArrayLike, predicted: ArrayLike, sigma: ArrayLike, calibration: Calibration, levels: Sequence[float] | None = None
+) -> tuple[Floats, Floats]:
+    """As `calibration_curve`, of a model's conformal intervals; shares it has too few calibration labels to promise are left out.
+
+    Raises
+    ------
+    InputError
+        As `coverage`, and if the model has no scores.
+    """
+    from naica.training.calibration import half_width
+
+    error, s = _residuals(actual, predicted, sigma)
+    promised = np.asarray(levels if levels is not None else np.linspace(0.05, 0.95, 19), dtype=np.float64)
+    width = np.array([half_width(calibration, float(share)) for share in promised])
+    known = np.isfinite(width)
+    return promised[known], np.mean(error[None, :] <= width[known, None] * s[None, :], axis=1)
 
 
 def calibration_factor(actual: ArrayLike, predicted: ArrayLike, sigma: ArrayLike) -> float:
