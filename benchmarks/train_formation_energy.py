@@ -10,6 +10,10 @@ Members may be trained one by one (one core each) and joined afterwards:
     python benchmarks/train_formation_energy.py --out runs/a --seeds 3 --epochs 62 --minutes 85
     python benchmarks/train_formation_energy.py --out runs/b --seeds 4 --epochs 62 --minutes 85
     python benchmarks/train_formation_energy.py --join runs/a runs/b --save src/naica/training/weights/formation-energy
+
+A model from before cards kept scores for intervals gets them from the published validation part; its weights stay as they are:
+
+    python benchmarks/train_formation_energy.py --scores src/naica/training/weights/formation-energy
 """
 
 from __future__ import annotations
@@ -91,6 +95,7 @@ def main() -> None:
     parser.add_argument("--chain", action="store_true", help="each member starts from the one before (snapshot ensemble): for little time")
     parser.add_argument("--join", type=Path, nargs="+", help="train nothing: make one ensemble of the members in these run folders")
     parser.add_argument("--save", type=Path, help="folder of the finished model; default: OUT/model")
+    parser.add_argument("--scores", type=Path, help="train nothing: put scores for intervals into the card in this model folder")
     parser.add_argument("--quiet", action="store_true")
     args = parser.parse_args()
     if args.seeds != list(range(args.seeds[0], args.seeds[0] + len(args.seeds))):
@@ -102,6 +107,9 @@ def main() -> None:
     from naica.training.run import train
 
     table, started = load_set("mp_formation"), time.time()
+    if args.scores:
+        add_scores(args.scores, table)
+        return
     cache = (args.join[0] if args.join else args.out) / "mp_formation.graphs"
     if args.join:
         ensemble = gather(args.join, table, "e_form", published(table), NAME, cache)
@@ -117,13 +125,48 @@ def main() -> None:
     print(f"{time.time() - started:.0f} s; calibration {ensemble.card.calibration}; saved in {folder}")
 
 
+def add_scores(folder: Path, table) -> None:
+    """Scores from the published validation rows, and the coverage of intervals on the test rows, into the card; the weights stay."""
+    from dataclasses import replace
+
+    from naica.training import load
+    from naica.training.batches import Labelled
+    from naica.training.calibration import calibrate
+    from naica.training.ensemble import Ensemble
+    from naica.training.evaluation import evaluate, members_on
+    from naica.training.target import read_labels
+
+    ensemble, parts = load(folder), published(table)
+    chosen = table.take(parts.val)
+    labels, graphs = read_labels(chosen, "e_form"), ensemble.graphs(chosen)
+    rows = np.array([r for r in np.flatnonzero(labels.known) if r not in graphs.rejected], dtype=np.int64)
+    part = Labelled(graphs, (labels,), rows)
+    found, old = calibrate(members_on(ensemble, part)[0], part.of(0)), ensemble.card.calibration
+    if found.n != old.n or not np.allclose([found.factor, found.floor], [old.factor, old.floor], rtol=1e-2):
+        raise SystemExit(
+            f"the card was calibrated otherwise: {old.factor}, {old.floor}, {old.n}; now {found.factor}, {found.floor}, {found.n}"
+        )
+    scored = Ensemble(ensemble.members, replace(ensemble.card, calibration=found))
+    metrics = dict(ensemble.card.metrics)
+    for name, judged in (("test", parts.test), ("test_unseen_formulas", unseen(table, parts))):
+        measured = evaluate(scored, table, "e_form", judged).to_dict()
+        metrics[name] = {**metrics[name], "intervals": measured["intervals"]}
+        print(name, measured["intervals"])
+    (folder / "card.json").write_text(replace(scored.card, metrics=metrics).to_json(), encoding="utf-8")
+    print(f"calibration: factor {old.factor} → {found.factor}, floor {old.floor} → {found.floor}, {len(found.scores)} scores kept")
+
+
+def unseen(table, parts: Published) -> np.ndarray:
+    """Test rows whose formula is in no training row."""
+    formula = table.column("formula").astype(str)
+    return parts.test[~np.isin(formula[parts.test], np.unique(formula[parts.train]))]
+
+
 def judged_unseen(ensemble, table) -> dict:
     """Metrics on the test rows whose formula is in no training row."""
     from naica.training.evaluation import evaluate
 
-    parts, formula = published(table), table.column("formula").astype(str)
-    rows = parts.test[~np.isin(formula[parts.test], np.unique(formula[parts.train]))]
-    return evaluate(ensemble, table, "e_form", rows).metrics.to_dict()
+    return evaluate(ensemble, table, "e_form", unseen(table, published(table))).to_dict()
 
 
 if __name__ == "__main__":
