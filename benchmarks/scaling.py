@@ -67,6 +67,8 @@ def report(out: Path) -> None:
         curves[name] = ([m[0] for m in mine], [m[1] for m in mine])
         for size, mae in mine:
             print(f"{name:20} {size:6d} {mae:.4f} eV/atom")
+    # a line through two points proves nothing
+    curves = {name: curve for name, curve in curves.items() if len(set(curve[0])) > 2}
     for name, law in scaling_plot(curves, "formation_energy_per_atom", out / "scaling.png").items():
         print(f"{name}: error ~ n^-({law.exponent:.3f} ± {law.exponent_error:.3f}), R² {law.r2:.3f}")
 
