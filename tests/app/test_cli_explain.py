@@ -68,6 +68,19 @@ def test_deletion_test_of_files(naica, files, model_folder):
     assert ran.json["deletion_test"]["method"] == "leave one out"
 
 
+def test_symmetric_sites_share_equally(naica):
+    """Twelve second neighbours of rocksalt are equally far and six are kept: whose share that is must not be chance."""
+    salt = Path(__file__).parents[2] / "examples" / "NaCl.cif"
+    (found,) = naica("explain", salt, "--json").json["structures"]
+    sites = [(s["element"], s["contribution"]) for s in found["sites"]]
+    for element in ("Na", "Cl"):
+        values = [v for e, v in sites if e == element]
+        assert len(values) == 4
+        assert np.ptp(values) < 1e-9
+    whole = found["reference"] + np.mean([v for _, v in sites])
+    assert whole == pytest.approx(found["value"], abs=5e-3)
+
+
 def test_map_of_any_model(naica, perovskites, tmp_path):
     ran = naica("sites", "map", perovskites, "--sites", "A,B", "--out", tmp_path / "maps", "--json")
     assert ran.code == 0

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from naica.app import sources
 from naica.app.actions_model import load_model
 from naica.app.answer import Answer, Table, number
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from naica.data import CrystalTable
     from naica.insight.deletion import Faithfulness
     from naica.insight.study import SiteMap, Study
+    from naica.structure import Crystal
     from naica.training import Ensemble
 
 Report = Callable[[int, int], None]
@@ -74,6 +78,20 @@ def explain(request: ExplainRequest, progress: Report = _silent) -> Answer:
     return Answer(data, (*blocks, *((_in_words(test),) if test else ())), _how_notes(how, ensemble), exit_code=0 if structures else 2)
 
 
+def _shared_alike(crystal: Crystal, value: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Contributions (N) with those of symmetric sites averaged: which of several equally near neighbours a graph keeps is chance.
+
+    A formula's graph has elements for nodes, and what is not periodic has no space group: there nothing is averaged.
+    """
+    from naica.structure.symmetry import symmetry
+
+    if len(value) != len(crystal) or not crystal.pbc.all():
+        return value
+    orbit = symmetry(crystal).orbits
+    total = np.bincount(orbit, weights=value, minlength=len(value))
+    return (total / np.maximum(np.bincount(orbit, minlength=len(value)), 1))[orbit]
+
+
 def _explained(ensemble: Ensemble, one: Named, how: str) -> dict[str, Any]:
     from naica.graphs import graph
     from naica.insight.attribution import shares
@@ -81,8 +99,8 @@ def _explained(ensemble: Ensemble, one: Named, how: str) -> dict[str, Any]:
 
     batch = graph(one.crystal, ensemble.needs)
     found = shares(ensemble, batch, how)  # type: ignore[arg-type]
-    value = found.value.mean(axis=0)
     numbers = batch["number"].tolist()
+    value = _shared_alike(one.crystal, found.value.mean(axis=0))
     return {
         "file": one.name,
         "formula": one.crystal.formula,
