@@ -119,8 +119,10 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind))
 
 
-def encoded(table: CrystalTable, head: HeadConfig, given: Mapping[str, Any] | None = None) -> CrystalTable:
+def encoded(table: CrystalTable, head: HeadConfig, given: Mapping[str, Any] | None = None, own: Sequence[str] = ()) -> CrystalTable:
     """The table with names as their numbers, as graphs read them; `given` sets a variable for all rows.
+
+    `own` are state variables that the network itself reads, as numbers (the published multi-fidelity MEGNet).
 
     A name that is not among those known leaves its row without a value, so the row is refused with that reason.
 
@@ -130,8 +132,8 @@ def encoded(table: CrystalTable, head: HeadConfig, given: Mapping[str, Any] | No
         If a given variable is none of the model's, or a given name is not known.
     """
     given = dict(given or {})
-    if strange := sorted(set(given) - set(head.state)):
-        raise InputError(f"this model has no state variable {strange[0]!r}; it has {', '.join(head.state) or 'none'}")
+    if strange := sorted(set(given) - {*head.state, *own}):
+        raise InputError(f"this model has no state variable {strange[0]!r}; it has {', '.join((*own, *head.state)) or 'none'}")
     for name, value in given.items():
         table = table.with_column(name, [value] * len(table))
     for name, known in zip(head.state, head.names, strict=False):

@@ -74,7 +74,7 @@ class Ensemble:
 
     def graphs(self, table: CrystalTable, state: Mapping[str, Any] | None = None) -> GraphSet:
         """The graphs of a table as this model reads them: names of state variables become their numbers, `state` sets them for all."""
-        return GraphSet.build(encoded(table, self.members[0].head_config, state), self.needs)
+        return GraphSet.build(encoded(table, self.members[0].head_config, state, self.needs.state), self.needs)
 
     def predict(
         self,
@@ -128,7 +128,7 @@ class Ensemble:
         device = device_of()
         for member in used:
             member.to(device).eval()
-        for portion in portions(source, self.needs, lambda table: encoded(table, head, state)):
+        for portion in portions(source, self.needs, lambda table: encoded(table, head, state, self.needs.state)):
             for k, (values, best) in enumerate(scanned(used, portion.batch.to(device), factors)):
                 parts[k].append(self._judged(k, portion, values, best))
             done += portion.batch.n_systems
