@@ -54,6 +54,8 @@ _TABLE = (
     Field("edge_sender", "edge", "", "j", "atom that sends the message", kind="index", of="atom"),
     Field("edge_vector", "edge", "Å", "r_ij", "vector from receiver to sender", (3,)),
     Field("edge_length", "edge", "Å", "d_ij", "bond length"),
+    Field("edge_shift", "edge", "", "S", "periodic image of the sender", (3,), kind="class"),
+    Field("volume", "system", "Å³", "V", "volume", extensive=True),
     Field("state", "system", "1", "u", "state variables (temperature, pressure, fidelity …)"),
     # the system of every item of the further levels
     Field("motif_system", "motif", "", "b", "index of the system a motif belongs to", kind="index", of="system"),

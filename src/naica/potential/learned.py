@@ -1,4 +1,4 @@
-"""Energy, forces and stress of a property model that learned energies: derivatives by autograd.
+"""Energy, forces and stress of learned potentials: `PotentialModel`, or a property model that learned energies; one, or several at once.
 
 The model must be smooth: its graph joins all atoms within a radius, and what an atom gets from another goes to zero there with its first
 derivative (the backbone says so by ``smooth = True``). The total energy is differentiated, whatever the model calls its own.
@@ -8,7 +8,8 @@ A shift of all energies by a constant per element (formation or atomisation ener
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from naica.data.labels import Level
 from naica.errors import ConfigError, InputError
 from naica.graphs.batch import Batch
-from naica.graphs.neighbours import within
+from naica.potential.derivatives import Evaluation, differentiated
+from naica.potential.model import PotentialModel, check_smooth
+from naica.potential.systems import Systems
 from naica.structure import Crystal
 from naica.training.card import Card
 from naica.training.checkpoint import CARD, read
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
 Array = NDArray[np.float64]
+Member = PropertyModel | PotentialModel
 
 # quantities whose derivative is a force: total energies up to a constant per element
 ENERGIES = ("energy", "energy_per_atom", "formation_energy_per_atom", "atomization_energy")
@@ -40,11 +44,16 @@ ENERGIES = ("energy", "energy_per_atom", "formation_energy_per_atom", "atomizati
 
 @dataclass(frozen=True)
 class Computed:
-    """One system: energy in eV, forces (n, 3) in eV/Å, stress (3, 3) in eV/Å³, positive under tension; None without three periods."""
+    """One system: energy in eV, forces (n, 3) in eV/Å, stress (3, 3) in eV/Å³, positive under tension; None without three periods.
+
+    `atoms` are further values per atom by name: ``energy`` (eV), ``magmom`` (μ_B), ``charge`` (e); with several members ``force_sigma``
+    (eV/Å), the root mean square spread of the members' forces.
+    """
 
     energy: float
     forces: Array
     stress: Array | None
+    atoms: Mapping[str, Array]
 
 
 class LearnedPotential:
@@ -52,7 +61,7 @@ class LearnedPotential:
 
     Parameters
     ----------
-    members : property models of one energy
+    members : potential models, or property models of one energy
     dtype : precision everything is computed in
 
     Raises
@@ -61,11 +70,24 @@ class LearnedPotential:
         If what a member predicts is no energy of atoms, or jumps when an atom crosses the cut-off.
     """
 
-    def __init__(self, members: Sequence[PropertyModel], dtype: torch.dtype = torch.float64) -> None:
+    def __init__(self, members: Sequence[Member], dtype: torch.dtype = torch.float64) -> None:
         for member in members:
             _check(member)
-        self.members = [_copied(member).to(dtype).eval().requires_grad_(False) for member in members]
-        self.dtype, self.cutoff = dtype, self.members[0].needs.cutoff
+        self.members = [deepcopy(member).to(dtype).eval().requires_grad_(False) for member in members]
+        self.dtype, self.cutoff = dtype, max(member.needs.cutoff for member in self.members)
+
+    def evaluate(self, batch: Batch) -> Evaluation:
+        """Energy, forces and stress of a batch made by `Systems.batch` with this potential's cut-off and precision."""
+        found = [_evaluated(member, batch) for member in self.members]
+        if len(found) == 1:
+            return found[0]
+        forces = torch.stack([one.forces for one in found])
+        names = set.intersection(*(set(one.atoms) for one in found))
+        atoms = {name: torch.stack([one.atoms[name] for one in found]).mean(0) for name in names}
+        atoms["force_sigma"] = forces.var(0).sum(1).sqrt()
+        mean = (torch.stack([getattr(one, name) for one in found]).mean(0) for name in ("energy", "stress"))
+        energy, stress = mean
+        return Evaluation(energy, forces.mean(0), stress, atoms)
 
     def compute(self, crystals: Crystal | Sequence[Crystal]) -> list[Computed]:
         """Energy, forces and stress of one crystal or of many in one batch.
@@ -75,88 +97,44 @@ class LearnedPotential:
         InputError
             If a crystal can have no graph (two atoms on one place).
         """
-        items = [crystals] if isinstance(crystals, Crystal) else list(crystals)
-        batch = edges_of(items, self.cutoff, self.dtype)
-        with torch.enable_grad():
-            vector = batch["edge_vector"].requires_grad_()
-            batch["edge_length"] = torch.linalg.vector_norm(vector, dim=1)
-            energies = torch.stack([_total(member, batch) for member in self.members]).mean(0)
-            slope = torch.autograd.grad(energies.sum(), vector, allow_unused=True)[0] if len(vector) else vector
-        slope = torch.zeros_like(vector) if slope is None or not len(vector) else slope
-        return _computed(items, batch, energies.detach(), slope.detach(), vector.detach())
+        systems = Systems.of(crystals)
+        found = self.evaluate(systems.batch(self.cutoff, dtype=self.dtype))
+        sizes = systems.n_atoms.tolist()
+        forces = [part.double().numpy() for part in found.forces.split(sizes)]
+        atoms = {name: [part.double().numpy() for part in value.split(sizes)] for name, value in found.atoms.items()}
+        whole = systems.pbc.all(dim=1).tolist()
+        return [
+            Computed(
+                float(found.energy[k]),
+                forces[k],
+                found.stress[k].double().numpy() if whole[k] else None,
+                {name: parts[k] for name, parts in atoms.items()},
+            )
+            for k in range(len(systems))
+        ]
 
 
-def _copied(member: PropertyModel) -> PropertyModel:
-    """The same network with its own weights: the caller's model keeps its precision and what it learns."""
-    new = PropertyModel(member.architecture, member.architecture_config, member.head_config, member.target)
-    new.load_state_dict(member.state_dict())
-    return new
+def _evaluated(member: Member, batch: Batch) -> Evaluation:
+    if isinstance(member, PotentialModel):
+        return member.compute(batch)
+    return differentiated(lambda local: (_total(member, local), {}), batch)
 
 
-def _check(member: PropertyModel) -> None:
-    quantity, kind = member.target.quantity, member.needs.kind
+def _check(member: Member) -> None:
+    if isinstance(member, PotentialModel):
+        return  # it was refused when it was made
+    quantity = member.target.quantity
     if quantity not in ENERGIES or member.target.kind == "class":
         raise InputError(f"a model of {quantity} gives no forces; expected one of {', '.join(ENERGIES)}")
-    if kind != "radius":
-        raise InputError(
-            f"{member.architecture} joins atoms by {kind!r}, so its energy jumps when an atom's neighbours change and has no forces; "
-            "train a smooth network (schnet)"
-        )
-    if member.needs.levels or member.needs.state:
-        needed = ", ".join((*member.needs.levels, *member.needs.state))
-        raise InputError(f"{member.architecture} needs {needed}, which does not follow the atoms smoothly; train a smooth network (schnet)")
-    if not getattr(member.backbone, "smooth", False):
-        raise InputError(
-            f"{member.architecture} as configured is not smooth: its energy jumps when an atom crosses the cut-off of "
-            f"{member.needs.cutoff:g} Å; train a smooth network (schnet with cut = cosine)"
-        )
+    check_smooth(member.architecture, member.backbone)
+    if member.needs.state:
+        raise InputError(f"{member.architecture} needs {', '.join(member.needs.state)}, which does not follow the atoms smoothly")
 
 
-def _total(member: nn.Module, batch: Batch) -> Tensor:
+def _total(member: PropertyModel, batch: Batch) -> Tensor:
     """(B,) eV of whole systems."""
     values = member(batch)
-    return values if member.target.extensive else values * batch["n_atoms"]  # type: ignore[union-attr, operator]
-
-
-def edges_of(crystals: Sequence[Crystal], cutoff: float, dtype: torch.dtype) -> Batch:
-    """The batch of some crystals within a radius, with vectors in `dtype` (graph sets keep them in 32 bits)."""
-    found = [within(c.positions, c.cell, c.pbc, cutoff) for c in crystals]
-    counts = np.array([len(c) for c in crystals])
-    shift = np.repeat(np.cumsum(counts) - counts, [len(e.length) for e in found])
-    receiver = np.concatenate([np.zeros(0, np.int64), *(e.receiver for e in found)]) + shift
-    order = np.argsort(receiver, kind="stable")
-    sender = (np.concatenate([np.zeros(0, np.int64), *(e.sender for e in found)]) + shift)[order]
-    vector = torch.from_numpy(np.concatenate([np.zeros((0, 3)), *(e.vector for e in found)])[order]).to(dtype)
-    n_atoms = torch.from_numpy(counts)
-    system = torch.repeat_interleave(torch.arange(len(crystals)), n_atoms)
-    tensors = {
-        "number": torch.from_numpy(np.concatenate([c.numbers for c in crystals]).astype(np.int64)),
-        "system": system,
-        "fraction": (1.0 / n_atoms.to(dtype))[system],
-        "n_atoms": n_atoms,
-        "edge_receiver": torch.from_numpy(receiver[order]),
-        "edge_sender": torch.from_numpy(sender),
-        "edge_vector": vector,
-        "edge_length": torch.linalg.vector_norm(vector, dim=1),
-    }
-    return Batch(tensors)
-
-
-def _computed(crystals: Sequence[Crystal], batch: Batch, energies: Tensor, slope: Tensor, vector: Tensor) -> list[Computed]:
-    """From the derivative by edge vectors, r_ij = r_j − r_i + S·cell, to forces and to stress = (1/V) dE/dε."""
-    forces = slope.new_zeros(len(batch["number"]), 3)
-    forces.index_add_(0, batch["edge_receiver"], slope)
-    forces.index_add_(0, batch["edge_sender"], slope, alpha=-1)
-    strain = slope.new_zeros(batch.n_systems, 9)
-    strain.index_add_(0, batch.system_of("edge"), (vector[:, :, None] * slope[:, None, :]).view(-1, 9))
-    results = []
-    parts = torch.split(forces, batch["n_atoms"].tolist())
-    for crystal, energy, force, one in zip(crystals, energies.tolist(), parts, strain.view(-1, 3, 3), strict=True):
-        stress = one.double().numpy() / abs(np.linalg.det(crystal.cell)) if crystal.pbc.all() else None
-        # the energy depends on distances alone: the strain derivative is symmetric but for rounding
-        stress = None if stress is None else (stress + stress.T) / 2
-        results.append(Computed(float(energy), force.double().numpy(), stress))
-    return results
+    return (values if member.target.extensive else values * batch["n_atoms"]).double()
 
 
 # --- by name -----------------------------------------------------------------------------------------------------------------------------
@@ -175,7 +153,7 @@ def _read(folder: Path) -> tuple[list[PropertyModel], Card]:
 
 
 def potential(model: Any, dtype: torch.dtype = torch.float64) -> LearnedPotential:
-    """The potential of an `Ensemble`, a `PropertyModel`, or the folder of a saved model.
+    """The potential of an `Ensemble`, a `PotentialModel`, a `PropertyModel`, or the folder of a saved model.
 
     Raises
     ------
@@ -184,7 +162,7 @@ def potential(model: Any, dtype: torch.dtype = torch.float64) -> LearnedPotentia
     InputError
         If the model gives no forces; the message says why.
     """
-    if isinstance(model, PropertyModel):
+    if isinstance(model, PropertyModel | PotentialModel):
         return LearnedPotential([model], dtype)
     if isinstance(model, str | Path):
         folder = _card_folder(str(model))

@@ -1,0 +1,158 @@
+"""Many systems as flat tensors without edges, and the batch of edges within a radius: what potentials are computed on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from naica.graphs.batch import Batch
+from naica.graphs.neighbours import within
+from naica.structure import Crystal
+
+
+@dataclass(frozen=True, eq=False)
+class Systems:
+    """Systems in one flat row of atoms (B systems, N atoms).
+
+    Parameters
+    ----------
+    number : (N) atomic numbers
+    positions : (N, 3) Å, wherever they are: atoms need not lie in their cell
+    cell : (B, 3, 3) Å, lattice vectors as rows; zeros where there is no periodicity
+    pbc : (B, 3) which directions repeat
+    n_atoms : (B) atoms of each system
+    """
+
+    number: Tensor
+    positions: Tensor
+    cell: Tensor
+    pbc: Tensor
+    n_atoms: Tensor
+
+    @classmethod
+    def of(cls, crystals: Crystal | Sequence[Crystal], dtype: torch.dtype = torch.float64) -> Systems:
+        """From crystals, slabs and molecules, positions and cells in `dtype`."""
+        items = [crystals] if isinstance(crystals, Crystal) else list(crystals)
+        return cls(
+            torch.from_numpy(np.concatenate([c.numbers for c in items]).astype(np.int64)),
+            torch.from_numpy(np.concatenate([c.positions for c in items])).to(dtype),
+            torch.from_numpy(np.stack([c.cell for c in items])).to(dtype),
+            torch.from_numpy(np.stack([c.pbc for c in items])),
+            torch.tensor([len(c) for c in items]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.n_atoms)
+
+    @cached_property
+    def system(self) -> Tensor:
+        """(N) the system of each atom."""
+        return torch.repeat_interleave(torch.arange(len(self.n_atoms), device=self.n_atoms.device), self.n_atoms)
+
+    @property
+    def volume(self) -> Tensor:
+        """(B) Å³; infinite for what does not repeat in three directions, so that its stress is zero."""
+        full = torch.linalg.det(self.cell.double()).abs().to(self.cell.dtype)
+        return torch.where(self.pbc.all(dim=1), full, torch.full_like(full, torch.inf))
+
+    def replace(self, **changes: Any) -> Systems:
+        """The same with some parts replaced."""
+        return replace(self, **changes)
+
+    def crystals(self) -> list[Crystal]:
+        """As crystals, in order."""
+        numbers, positions = (t.detach().cpu().split(self.n_atoms.tolist()) for t in (self.number, self.positions))
+        cells, pbc = self.cell.detach().double().cpu().numpy(), self.pbc.cpu().numpy()
+        return [
+            Crystal(z.numpy(), r.double().numpy(), cell, repeats)
+            for z, r, cell, repeats in zip(numbers, positions, cells, pbc, strict=True)
+        ]
+
+    def edges(self, cutoff: float) -> Edges:
+        """All edges within a radius (Å), by whole numbers: they stay right when atoms and cells move, as long as none comes into reach.
+
+        Raises
+        ------
+        InputError
+            If two atoms sit on the same place.
+        """
+        positions, cells = self.positions.detach().double().cpu().numpy(), self.cell.detach().double().cpu().numpy()
+        receivers, senders, shifts, start = [], [], [], 0
+        for n, cell, pbc in zip(self.n_atoms.tolist(), cells, self.pbc.cpu().numpy(), strict=True):
+            own = positions[start : start + n]
+            found = within(own, cell, pbc, cutoff)
+            offset = found.vector - (own[found.sender] - own[found.receiver])
+            image = np.zeros_like(offset)
+            if pbc.any():
+                image[:, pbc] = np.rint(offset @ np.linalg.pinv(cell[pbc]))
+            receivers.append(found.receiver + start)
+            senders.append(found.sender + start)
+            shifts.append(image)
+            start += n
+        device, dtype = self.positions.device, self.positions.dtype
+        return Edges(
+            torch.from_numpy(np.concatenate(receivers)).to(device),
+            torch.from_numpy(np.concatenate(senders)).to(device),
+            torch.from_numpy(np.concatenate(shifts)).to(device=device, dtype=dtype),
+        )
+
+    def vectors(self, edges: Edges) -> Tensor:
+        """(E, 3) r_j − r_i + S·cell of edges made earlier, at the present positions and cells."""
+        ends = torch.index_select(self.positions, 0, edges.sender) - torch.index_select(self.positions, 0, edges.receiver)
+        if len(self) == 1:
+            return ends + edges.shift @ self.cell[0]
+        cells = torch.index_select(self.cell, 0, torch.index_select(self.system, 0, edges.receiver))
+        return ends + torch.einsum("ea,eab->eb", edges.shift, cells)
+
+    def batch(self, cutoff: float, edges: Edges | None = None, dtype: torch.dtype | None = None) -> Batch:
+        """What networks read: the graph within a radius, with ``positions``, ``cell``, ``volume`` and ``edge_shift`` beside it.
+
+        Parameters
+        ----------
+        cutoff : Å
+        edges : made earlier within a larger radius; those longer than the cut-off by now are left out. None: made now
+        dtype : of all real numbers in the batch; None: that of the positions
+        """
+        if edges is None:
+            edges = self.edges(cutoff)
+            vector = self.vectors(edges)
+            length = torch.linalg.vector_norm(vector, dim=1)
+        else:
+            vector = self.vectors(edges)
+            length = torch.linalg.vector_norm(vector, dim=1)
+            near = length < cutoff
+            edges, vector, length = Edges(edges.receiver[near], edges.sender[near], edges.shift[near]), vector[near], length[near]
+        tensors = {
+            "number": self.number,
+            "system": self.system,
+            "fraction": (1.0 / self.n_atoms.to(self.positions.dtype))[self.system],
+            "n_atoms": self.n_atoms,
+            "edge_receiver": edges.receiver,
+            "edge_sender": edges.sender,
+            "edge_shift": edges.shift,
+            "edge_vector": vector,
+            "edge_length": length,
+            "positions": self.positions,
+            "cell": self.cell,
+            "volume": self.volume,
+        }
+        batch = Batch(tensors)
+        return batch if dtype is None else batch.to(dtype=dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Edges:
+    """Edges by whole numbers: receiver and sender (E), sorted by receiver, and the sender's image ``S`` (E, 3)."""
+
+    receiver: Tensor
+    sender: Tensor
+    shift: Tensor
+
+    def __len__(self) -> int:
+        return len(self.receiver)
