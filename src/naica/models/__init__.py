@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _BUILT_IN = {
+    "ace": "naica.models.ace:ACE",
     "amdnet": "naica.models.amdnet:AMDNet",
     "cgcnn": "naica.models.cgcnn:CGCNN",
     "icgcnn": "naica.models.icgcnn:ICGCNN",
@@ -29,6 +30,8 @@ _BUILT_IN = {
     "gnome": "naica.models.gnome:GNoME",
     "megnet": "naica.models.megnet:MEGNet",
     "schnet": "naica.models.schnet:SchNet",
+    "m3gnet": "naica.models.m3gnet:M3GNet",
+    "chgnet": "naica.models.chgnet:CHGNet",
     "orbnet": "naica.models.orbnet:OrbNet",
     "orbital-graph": "naica.models.orbital_graph:OrbitalGraph",
     "gnome-composition": "naica.models.gnome:GNoMEComposition",
