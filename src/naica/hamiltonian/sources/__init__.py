@@ -1,0 +1,35 @@
+"""Codes that make matrices: each a function from a structure to `OrbitalMatrices`, named in ``SOURCES``.
+
+A source is ``make(crystal, settings) -> OrbitalMatrices``; it raises `RunError` for a run that did not converge, `MissingPart` where the code
+is not installed. Plug-ins come by the entry point group ``naica.hamiltonian.sources``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from naica.errors import ConfigError
+from naica.hamiltonian.matrices import OrbitalMatrices
+from naica.structure import Crystal
+
+Source = Callable[[Crystal, Mapping[str, Any]], OrbitalMatrices]
+
+SOURCES: Mapping[str, str] = {
+    "cp2k": "naica.hamiltonian.sources.cp2k:make",
+    "pyscf": "naica.hamiltonian.sources.pyscf:make",
+    "tblite": "naica.hamiltonian.sources.tblite:make",
+    "slater-koster": "naica.hamiltonian.sources.slater_koster:make",
+}
+
+
+def source(name: str) -> Source:
+    """A source by name (ConfigError if there is none)."""
+    known = {**{point.name: point.value for point in entry_points(group="naica.hamiltonian.sources")}, **SOURCES}
+    if name not in known:
+        raise ConfigError(f"unknown source {name!r}; known: {', '.join(known)}")
+    module, _, attribute = known[name].partition(":")
+    found: Source = getattr(import_module(module), attribute)
+    return found

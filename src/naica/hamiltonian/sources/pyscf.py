@@ -1,0 +1,86 @@
+"""Molecules by PySCF: Kohn–Sham in Gaussian orbitals, with the Hamiltonian of superposed atomic densities beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from naica.data.labels import Level
+from naica.errors import InputError, MissingPart, RunError
+from naica.hamiltonian.basis import HARTREE, Basis, convention
+from naica.hamiltonian.matrices import OrbitalMatrices, Reference
+from naica.hamiltonian.sources.settings import checked
+from naica.structure import Crystal
+
+DEFAULTS: Mapping[str, Any] = {"functional": "pbe", "basis": "def2-svp", "grid": 3, "convergence": 1e-9, "forces": False, "steps": 100}
+_FORCE = HARTREE / 0.529177210903
+
+
+def make(crystal: Crystal, settings: Mapping[str, Any]) -> OrbitalMatrices:
+    """H, S, H0 (one Fock build from the superposed atomic densities, ``minao``), energies and orbital energies of a closed-shell molecule.
+
+    Parameters
+    ----------
+    settings : functional, basis, grid (level of the integration grid), convergence (Hartree), forces, steps: see ``DEFAULTS``
+
+    Raises
+    ------
+    InputError
+        For structures that repeat, or an odd number of electrons.
+    MissingPart
+        If PySCF is not installed.
+    RunError
+        If the iterations do not converge.
+    """
+    try:
+        from pyscf import dft, gto, lib
+    except ImportError as error:
+        raise MissingPart(f"PySCF is not installed ({error}); pip install 'naica[hamiltonians]'") from error
+    told = checked(settings, DEFAULTS, "pyscf")
+    if crystal.pbc.any():
+        raise InputError(f"{crystal.formula} repeats in space; the source pyscf takes molecules, cp2k takes crystals")
+    lib.num_threads(1)
+    atoms = [(symbol, tuple(r)) for symbol, r in zip(crystal.symbols, crystal.positions, strict=True)]
+    if int(crystal.numbers.sum()) % 2:
+        raise InputError(f"{crystal.formula} has an odd number of electrons; only closed shells are made here")
+    molecule = gto.M(atom=atoms, basis=told["basis"], unit="Angstrom", verbose=0, cart=False)
+    run = dft.RKS(molecule)
+    run.xc, run.grids.level, run.conv_tol, run.max_cycle = told["functional"], told["grid"], told["convergence"], told["steps"]
+    start = run.get_init_guess(key="minao")
+    h0 = run.get_fock(dm=start)
+    energy = run.kernel(dm0=start)
+    if not run.converged:
+        raise RunError(f"PySCF did not converge {crystal.formula} in {told['steps']} steps")
+    forces = None
+    if told["forces"]:
+        forces = -run.nuc_grad_method().set(verbose=0).kernel() * _FORCE
+    basis = {int(z): _basis(molecule, int(np.flatnonzero(crystal.numbers == z)[0]), int(z), told["basis"]) for z in set(crystal.numbers)}
+    convert = convention("pyscf")
+    whole = Basis(1, tuple(shell for z in crystal.numbers for shell in basis[int(z)].shells))
+    dense = {"H": run.get_fock(), "S": run.get_ovlp(), "H0": np.asarray(h0)}
+    std = {kind: convert.to_std(np.asarray(m), whole, whole) * (1.0 if kind == "S" else HARTREE) for kind, m in dense.items()}
+    occupied = run.mo_occ > 0
+    orbital = np.asarray(run.mo_energy) * HARTREE
+    return OrbitalMatrices.from_dense(
+        crystal,
+        basis,
+        std,
+        fermi=float(orbital[occupied].max() + orbital[~occupied].min()) / 2,
+        electrons=float(molecule.nelectron),
+        reference=Reference(np.zeros((1, 3)), orbital[None]),
+        energy=float(energy) * HARTREE,
+        forces=forces,
+        level=Level(told["functional"], pseudo=told["basis"], code="pyscf", version=version("pyscf")),
+        info={"source": "pyscf", **told},
+    )
+
+
+def _basis(molecule: Any, atom: int, number: int, name: str) -> Basis:
+    shells: list[int] = []
+    for k in range(molecule.nbas):
+        if molecule.bas_atom(k) == atom:
+            shells += [int(molecule.bas_angular(k))] * int(molecule.bas_nctr(k))
+    return Basis(number, tuple(shells), name, float(molecule.atom_charge(atom)))
