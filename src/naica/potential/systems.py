@@ -63,7 +63,28 @@ class Systems:
 
     def replace(self, **changes: Any) -> Systems:
         """The same with some parts replaced."""
-        return replace(self, **changes)
+        made = replace(self, **changes)
+        if "n_atoms" not in changes and "system" in self.__dict__:
+            made.__dict__["system"] = self.system
+        return made
+
+    def take(self, rows: Sequence[int]) -> Systems:
+        """Some of the systems, in the order asked for."""
+        atoms = self.atoms_of(rows)
+        return Systems(self.number[atoms], self.positions[atoms], self.cell[list(rows)], self.pbc[list(rows)], self.n_atoms[list(rows)])
+
+    def atoms_of(self, rows: Sequence[int]) -> Tensor:
+        """The atoms of some of the systems, in the order asked for."""
+        ends = torch.cumsum(self.n_atoms, 0).tolist()
+        sizes = self.n_atoms.tolist()
+        parts = [torch.arange(ends[k] - sizes[k], ends[k]) for k in rows]
+        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
+
+    @staticmethod
+    def join(parts: Sequence[Systems]) -> Systems:
+        """Several in one row."""
+        names = ("number", "positions", "cell", "pbc", "n_atoms")
+        return Systems(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
     def crystals(self) -> list[Crystal]:
         """As crystals, in order."""
