@@ -1,0 +1,614 @@
+"""Fits of linear potentials: ridge with a smoothness prior, Bayesian regression by the evidence, relevance determination, pivoted QR.
+
+The unknowns are the coefficients of ACE and one constant per element. Rows of energies (per atom), forces and stresses are never kept: each
+part of the data is reduced to the triangle of its QR decomposition as it comes, which holds all that any least-squares fit needs at full
+accuracy, whatever the weights. Triangles of the folds of the training set give cross-validated errors of any weights and any strength of
+the prior without another look at the data; those with the lowest error are taken.
+
+Prior: coefficient b is expected to be of size ``degree_b^−p``, smaller for wilder functions. The posterior gives every prediction its
+uncertainty, scaled so that the squared errors of held-out frames are what it says on average.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from naica.errors import ConfigError, InputError
+from naica.models.ace import ACE
+from naica.potential.design import VOIGT, DesignMatrix
+from naica.potential.frames import Frames
+from naica.potential.model import PotentialModel
+from naica.structure import Crystal
+from naica.structure.elements import symbol
+
+Floats = NDArray[np.float64]
+Method = Literal["ridge", "bayes", "ard", "rrqr"]
+
+FIELDS = ("energy", "forces", "stress")
+_ROWS_AT_A_TIME = 6000
+_IMPORTANCE = {"energy": 1.0, "forces": 2.0, "stress": 0.5}
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A structure with its labels: energy in eV, forces (n, 3) in eV/Å, stress (3, 3) in eV/Å³; None where missing; group for weights."""
+
+    crystal: Crystal
+    energy: float | None = None
+    forces: Floats | None = None
+    stress: Floats | None = None
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class LinearConfig:
+    """How a linear potential is fitted.
+
+    Parameters
+    ----------
+    method : ``ridge`` with cross-validated strength; ``bayes``: strength and noise by the evidence; ``ard``: a strength for
+        every coefficient by the evidence, many are dropped; ``rrqr``: pivoted QR, no prior beyond the scale of the columns
+    weights : of the fields' residuals (eV/atom, eV/Å, eV/Å³); None: such that each field counts as much as its cross-validated errors
+        say, few energies as much as many forces, times a factor (`balances`) that is cross-validated as well
+    importance : shares of the fields in the score that weights and prior are chosen by, the mean of the logarithms of their errors
+    balances : factors on the weights of energies and stresses that are tried
+    group_weights : factors on all weights of a group's rows
+    prior_powers : p that are tried
+    folds : parts of the training set for cross-validation
+    seed : of the folds
+    """
+
+    method: Method = "ridge"
+    weights: Mapping[str, float] | None = None
+    importance: Mapping[str, float] = field(default_factory=lambda: dict(_IMPORTANCE))
+    balances: tuple[float, ...] = (1.0, 0.3)
+    group_weights: Mapping[str, float] = field(default_factory=dict)
+    prior_powers: tuple[float, ...] = (1.0, 3.0)
+    folds: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in get_args(Method):
+            raise ConfigError(f"method {self.method!r}; expected one of {', '.join(get_args(Method))}")
+        if self.folds < 2:
+            raise ConfigError(f"{self.folds} folds; expected at least 2")
+        for given in (self.weights or {}, self.importance):
+            if unknown := sorted(set(given) - set(FIELDS)):
+                raise ConfigError(f"weight of {unknown[0]!r}; expected {', '.join(FIELDS)}")
+
+
+# --- triangles ---------------------------------------------------------------------------------------------------------------------------
+class Triangle:
+    """Rows (m, C + 1), the last column the values, reduced to the triangle of their QR decomposition as they come."""
+
+    def __init__(self, columns: int) -> None:
+        self.columns, self.count = columns, 0
+        self._kept = torch.zeros(0, columns + 1, dtype=torch.float64)
+        self._new: list[Tensor] = []
+        self._waiting = 0
+
+    def add(self, rows: Tensor, values: Tensor) -> None:
+        """More rows (m, C) with values (m)."""
+        self._new.append(torch.cat([rows, values[:, None]], dim=1))
+        self._waiting += len(rows)
+        self.count += len(rows)
+        if self._waiting >= max(_ROWS_AT_A_TIME, 2 * self.columns):
+            self._reduce()
+
+    def _reduce(self) -> None:
+        self._kept = torch.cat([self._kept, *self._new])
+        self._new, self._waiting = [], 0
+        if len(self._kept) > self.columns + 1:
+            self._kept = torch.linalg.qr(self._kept, mode="r")[1]
+
+    @property
+    def rows(self) -> Tensor:
+        """(at most C + 1, C + 1): as good as all the rows in any least-squares fit."""
+        if self._waiting:
+            self._reduce()
+        return self._kept
+
+
+@dataclass(frozen=True, eq=False)
+class Gram:
+    """Normal equations of some rows: matrix (C, C), right side (C), squares of the values, how many rows."""
+
+    matrix: Tensor
+    right: Tensor
+    square: float
+    count: int
+
+    @classmethod
+    def of(cls, triangle: Triangle) -> Gram:
+        """Of a triangle."""
+        product = triangle.rows.T @ triangle.rows
+        return cls(product[:-1, :-1], product[:-1, -1], float(product[-1, -1]), triangle.count)
+
+    def __add__(self, other: Gram) -> Gram:
+        return Gram(self.matrix + other.matrix, self.right + other.right, self.square + other.square, self.count + other.count)
+
+    def squares(self, coefficients: Tensor) -> Floats:
+        """(k) sums of squared residuals of k sets of coefficients (C, k)."""
+        found = (coefficients * (self.matrix @ coefficients)).sum(0) - 2 * (self.right @ coefficients) + self.square
+        return np.asarray(found.clamp(min=0.0).numpy(), dtype=np.float64)
+
+    def rmse(self, coefficients: Tensor) -> float:
+        """Root mean square residual."""
+        return float(np.sqrt(self.squares(coefficients[:, None])[0] / max(self.count, 1)))
+
+
+@dataclass(frozen=True, eq=False)
+class Reduced:
+    """A training set as triangles: one for each fold and field.
+
+    Parameters
+    ----------
+    triangles : by fold, by field
+    references : energy of each element in eV, by least squares
+    costs, orders : (C) degree and order of each column; constants have order 0
+    """
+
+    triangles: tuple[dict[str, Triangle], ...]
+    references: dict[int, float]
+    costs: Floats
+    orders: NDArray[np.int64]
+    seconds: float
+
+    @property
+    def columns(self) -> int:
+        """Coefficients and constants."""
+        return len(self.costs)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Fields that have labels."""
+        return tuple(f for f in FIELDS if any(t[f].count for t in self.triangles))
+
+
+def reference_energies(examples: Sequence[Example], elements: Sequence[int]) -> dict[int, float]:
+    """Energies of elements by least squares on the compositions of labelled frames."""
+    labelled = [e for e in examples if e.energy is not None]
+    if not labelled:
+        return dict.fromkeys(elements, 0.0)
+    shares = np.array([[np.mean(e.crystal.numbers == z) for z in elements] for e in labelled])
+    per_atom = np.array([float(e.energy) / len(e.crystal) for e in labelled if e.energy is not None])
+    found = np.linalg.lstsq(shares, per_atom, rcond=1e-10)[0]
+    return {z: float(v) for z, v in zip(elements, found, strict=True)}
+
+
+def reduced(model: ACE, examples: Sequence[Example], config: LinearConfig, progress: bool = False) -> Reduced:
+    """All rows of a training set, reduced to triangles.
+
+    Raises
+    ------
+    InputError
+        If there are fewer frames than folds, or no labels.
+    """
+    if len(examples) < config.folds:
+        raise InputError(f"{len(examples)} frames in {config.folds} folds; expected at least one each")
+    began = time.process_time()
+    numbers = [int(z) for z in model.numbers]  # type: ignore[union-attr]
+    references = reference_energies(examples, numbers)
+    design = DesignMatrix(model)
+    columns = design.columns + len(numbers)
+    triangles = tuple({f: Triangle(columns) for f in FIELDS} for _ in range(config.folds))
+    fold_of = np.random.default_rng(config.seed).permutation(len(examples)) % config.folds
+    for example, fold in zip(_shown(examples, progress), fold_of, strict=True):
+        _add(design, example, triangles[fold], references, numbers, config.group_weights.get(example.group, 1.0))
+    one = np.concatenate([model.costs] * len(numbers)), np.concatenate([model.orders] * len(numbers))
+    ones, zeros = np.ones(len(numbers)), np.zeros(len(numbers), dtype=np.int64)
+    found = Reduced(
+        triangles,
+        references,
+        np.concatenate([one[0], ones]),
+        np.concatenate([one[1], zeros]),
+        time.process_time() - began,
+    )
+    if not found.fields:
+        raise InputError("no frame has an energy, forces or stress; expected at least one of them")
+    return found
+
+
+def _add(
+    design: DesignMatrix, example: Example, to: dict[str, Triangle], references: Mapping[int, float], numbers: list[int], weight: float
+) -> None:
+    crystal, extra = example.crystal, len(numbers)
+    rows = design.rows(crystal, forces=example.forces is not None, stress=example.stress is not None)
+    n = len(crystal)
+    if example.energy is not None:
+        shares = torch.tensor([float(np.mean(crystal.numbers == z)) for z in numbers], dtype=torch.float64)
+        left = example.energy - sum(references[int(z)] for z in crystal.numbers) - float(rows.fixed["energy"])
+        to["energy"].add(weight * torch.cat([rows.energy / n, shares])[None], torch.tensor([weight * left / n], dtype=torch.float64))
+    if example.forces is not None and rows.forces is not None:
+        values = torch.from_numpy(np.asarray(example.forces, dtype=np.float64).reshape(-1)) - rows.fixed["forces"]
+        to["forces"].add(weight * torch.cat([rows.forces, rows.forces.new_zeros(3 * n, extra)], dim=1), weight * values)
+    if example.stress is not None and rows.stress is not None:
+        values = torch.tensor([float(example.stress[a, b]) for a, b in VOIGT], dtype=torch.float64) - rows.fixed["stress"]
+        to["stress"].add(weight * torch.cat([rows.stress, rows.stress.new_zeros(6, extra)], dim=1), weight * values)
+
+
+def _shown(examples: Sequence[Example], progress: bool) -> Iterable[Example]:
+    if not progress:
+        return examples
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(examples, "design matrix", console=Console(stderr=True))
+
+
+# --- fits --------------------------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Choice:
+    """What a fit was made with, and how well it predicts frames it has not seen.
+
+    Parameters
+    ----------
+    weights : of the residuals, by field
+    power, strength : prior ``strength · degree^2p`` on squared coefficients
+    errors : cross-validated root mean square errors: eV/atom, eV/Å, eV/Å³
+    score : mean over the fields of their logarithms
+    """
+
+    weights: dict[str, float]
+    power: float
+    strength: float
+    errors: dict[str, float]
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """Normal distribution of the coefficients: mean (C) and (C, r) with covariance ``spread spreadᵀ``."""
+
+    mean: Floats
+    spread: Floats
+
+    def draws(self, size: int, seed: int = 0) -> Floats:
+        """(size, C) coefficients drawn at random."""
+        noise = np.random.default_rng(seed).standard_normal((size, self.spread.shape[1]))
+        return self.mean + noise @ self.spread.T
+
+    def sigma(self, rows: Floats) -> Floats:
+        """(m) standard deviations of what rows (m, C) predict."""
+        found: Floats = np.linalg.norm(rows @ self.spread, axis=1)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class LinearFit:
+    """A fitted linear potential.
+
+    Parameters
+    ----------
+    model : energies, forces, stresses
+    posterior : of all coefficients and constants
+    choice : weights, prior, cross-validated errors
+    training : root mean square errors on the training set
+    seconds : of the processor, for the design matrix and for the fit
+    """
+
+    model: PotentialModel
+    posterior: Posterior
+    choice: Choice
+    training: dict[str, float]
+    seconds: tuple[float, float]
+
+    def committee(self, size: int, seed: int = 0) -> list[PotentialModel]:
+        """Potentials with coefficients drawn from the posterior."""
+        return [_with(self.model, draw) for draw in self.posterior.draws(size, seed)]
+
+    def uncertainty(self, crystal: Crystal) -> tuple[float, Floats]:
+        """Standard deviations of the energy (eV) and of the forces (n, 3) in eV/Å."""
+        backbone = self.model.backbone
+        rows = DesignMatrix(backbone).rows(crystal, stress=False)  # type: ignore[arg-type]
+        numbers = [int(z) for z in backbone.numbers]  # type: ignore[union-attr]
+        counts = np.array([float(np.sum(crystal.numbers == z)) for z in numbers])
+        assert rows.forces is not None
+        energy = np.concatenate([rows.energy.numpy(), counts])[None]
+        forces = np.concatenate([rows.forces.numpy(), np.zeros((3 * len(crystal), len(numbers)))], axis=1)
+        return float(self.posterior.sigma(energy)[0]), self.posterior.sigma(forces).reshape(-1, 3)
+
+    def report(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {"choice": asdict(self.choice), "training": self.training, "seconds": list(self.seconds)}
+
+    def save(self, path: str | Path) -> None:
+        """The posterior beside a saved model: one compressed file."""
+        np.savez_compressed(path, mean=self.posterior.mean, spread=self.posterior.spread.astype(np.float32))
+
+
+def examples_of(frames: Frames, groups: str = "group") -> list[Example]:
+    """Frames one by one; `groups` is the column the weights of groups are about."""
+    found = []
+    names = frames.text(groups)
+    energy, forces, stress = (frames.labels.get(name) for name in FIELDS)
+    for i, name in enumerate(names):
+        atoms = slice(int(frames.starts[i]), int(frames.starts[i + 1]))
+        found.append(
+            Example(
+                frames.table[i],
+                None if energy is None or not np.isfinite(energy[i]) else float(energy[i]),
+                None if forces is None or not np.isfinite(forces[atoms]).all() else forces[atoms],
+                None if stress is None or not np.isfinite(stress[i]).all() else stress[i],
+                name,
+            )
+        )
+    return found
+
+
+def fit_linear(
+    frames: Frames | Sequence[Example],
+    architecture: ACE.Config | None = None,
+    config: LinearConfig | None = None,
+    progress: bool = False,
+) -> LinearFit:
+    """Fit ACE to labelled frames; ``.model`` of what comes back is the potential.
+
+    Parameters
+    ----------
+    architecture : None: ACE's defaults with the elements of the frames
+
+    Raises
+    ------
+    InputError
+        If there are no labels, fewer frames than folds, or elements the configuration does not list.
+    """
+    examples = frames if isinstance(frames, Sequence) else examples_of(frames)
+    config = config or LinearConfig()
+    model = ACE(architecture or ACE.Config(elements=elements_of(examples)))
+    return solved(model, reduced(model, examples, config, progress), config)
+
+
+def elements_of(examples: Sequence[Example]) -> tuple[str, ...]:
+    """Symbols that occur, by atomic number."""
+    return tuple(symbol(int(z)) for z in np.unique(np.concatenate([e.crystal.numbers for e in examples])))
+
+
+def solved(model: ACE, data: Reduced, config: LinearConfig) -> LinearFit:
+    """Choose weights and prior, and solve."""
+    began = time.process_time()
+    grams = [{f: Gram.of(t[f]) for f in data.fields} for t in data.triangles]
+    whole = {f: _sum(g[f] for g in grams) for f in data.fields}
+    choice = chosen(data, grams, config)
+    if config.method == "bayes":
+        choice = by_evidence(data, grams, whole, choice)
+    penalty = _penalty(data, choice)
+    if config.method == "ard":
+        penalty = _relevance(whole, choice, penalty)
+    mean, root = _solution(data, choice.weights, penalty, config.method)
+    scale = _calibration(data, grams, choice) if config.method != "rrqr" else 1.0
+    spread = torch.linalg.solve_triangular(root, torch.eye(len(root), dtype=torch.float64), upper=True) * scale
+    full = torch.zeros(data.columns, len(root), dtype=torch.float64)
+    active = torch.from_numpy(np.flatnonzero(np.isfinite(penalty)))
+    full[active] = spread
+    coefficients = torch.zeros(data.columns, dtype=torch.float64)
+    coefficients[active] = mean
+    training = {f: g.rmse(coefficients) for f, g in whole.items()}
+    potential = _with(PotentialModel("ace", _plain(model.config), references=data.references).double(), coefficients.numpy())
+    posterior = Posterior(coefficients.numpy(), full.numpy())
+    return LinearFit(potential, posterior, choice, training, (data.seconds, time.process_time() - began))
+
+
+def _plain(config: ACE.Config) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
+
+
+def _with(potential: PotentialModel, coefficients: Floats) -> PotentialModel:
+    """The same potential with other coefficients and constants."""
+    backbone = potential.backbone
+    numbers = [int(z) for z in backbone.numbers]  # type: ignore[union-attr]
+    known = {z: float(potential.references[z]) for z in numbers}
+    split = len(coefficients) - len(numbers)
+    shifts = dict(zip(numbers, coefficients[split:], strict=True))
+    new = PotentialModel("ace", potential.architecture_config, references={z: known[z] + float(shifts[z]) for z in numbers}).double()
+    with torch.no_grad():
+        weights = cast(torch.nn.Parameter, new.backbone.coefficients)
+        weights.copy_(torch.from_numpy(coefficients[:split]).view_as(weights))
+    return new.requires_grad_(False)
+
+
+def _sum(grams: Iterable[Gram]) -> Gram:
+    first, *others = list(grams)
+    for other in others:
+        first = first + other
+    return first
+
+
+def _sizes(data: Reduced, power: float) -> Floats:
+    """(C) inverse of the expected size of each coefficient."""
+    return np.asarray(data.costs**power, dtype=np.float64)
+
+
+def _penalty(data: Reduced, choice: Choice) -> Floats:
+    """(C) of the prior: what the square of each coefficient costs."""
+    return choice.strength * _sizes(data, choice.power) ** 2
+
+
+def _weighted(grams: Mapping[str, Gram], weights: Mapping[str, float]) -> tuple[Tensor, Tensor]:
+    first = next(iter(grams.values()))
+    matrix, right = torch.zeros_like(first.matrix), torch.zeros_like(first.right)
+    for name, gram in grams.items():
+        matrix.add_(gram.matrix, alpha=weights.get(name, 0.0) ** 2)
+        right.add_(gram.right, alpha=weights.get(name, 0.0) ** 2)
+    return matrix, right
+
+
+def chosen(data: Reduced, grams: list[dict[str, Gram]], config: LinearConfig) -> Choice:
+    """Weights and prior with the lowest cross-validated errors."""
+    if config.weights is not None:
+        return _scan(data, grams, dict(config.weights), config)
+    counts = {f: sum(g[f].count for g in grams) for f in data.fields}
+    best: Choice | None = None
+    for balance in config.balances:
+        current = _scan(data, grams, _first_weights(data, grams), replace(config, prior_powers=config.prior_powers[:1]))
+        for _ in range(2):
+            current = _scan(data, grams, _balanced(current.errors, counts, balance), replace(config, prior_powers=(current.power,)))
+        current = _scan(data, grams, _balanced(current.errors, counts, balance), config)
+        if best is None or current.score < best.score:
+            best = current
+    assert best is not None
+    return best
+
+
+def _balanced(errors: Mapping[str, float], counts: Mapping[str, int], balance: float) -> dict[str, float]:
+    """Every field's squares sum up to the same, but for the factor."""
+    most = max(counts.values())
+    factors = {"energy": balance, "forces": 1.0, "stress": 0.3 * balance}
+    return {f: factors[f] * (most / counts[f]) ** 0.5 / max(e, 1e-12) for f, e in errors.items()}
+
+
+def _first_weights(data: Reduced, grams: list[dict[str, Gram]]) -> dict[str, float]:
+    """Before any fit: the inverse of a hundredth of the spread of the values."""
+    whole = {f: _sum(g[f] for g in grams) for f in data.fields}
+    return {f: 100.0 / max((g.square / max(g.count, 1)) ** 0.5, 1e-9) for f, g in whole.items()}
+
+
+# of the largest eigenvalue; below that of the first the squares of rounding errors rule
+_STRENGTHS = np.logspace(-15, 0, 31)
+
+
+def _scan(data: Reduced, grams: list[dict[str, Gram]], weights: dict[str, float], config: LinearConfig) -> Choice:
+    """The best prior for given weights: one eigenvalue problem per fold and power serves all strengths."""
+    best: Choice | None = None
+    shares = np.array([config.importance.get(f, 0.0) for f in data.fields])
+    for power in config.prior_powers:
+        inverse = torch.from_numpy(1.0 / _sizes(data, power))
+        squares = np.zeros((len(data.fields), len(_STRENGTHS)))
+        strengths = torch.zeros(0)
+        for held, own in enumerate(grams):
+            rest = {f: _sum(g[f] for i, g in enumerate(grams) if i != held) for f in data.fields}
+            matrix, right = _weighted(rest, weights)
+            values, vectors = torch.linalg.eigh(matrix * inverse[:, None] * inverse[None, :])
+            if not held:
+                strengths = torch.from_numpy(_STRENGTHS) * values[-1]
+            damped = (vectors.T @ (right * inverse))[:, None] / (values.clamp(min=0.0)[:, None] + strengths[None, :])
+            many = inverse[:, None] * (vectors @ damped)
+            squares += np.stack([own[f].squares(many) for f in data.fields])
+        counts = np.array([max(sum(g[f].count for g in grams), 1) for f in data.fields])
+        errors = np.sqrt(squares / counts[:, None])
+        score = shares @ np.log(np.maximum(errors, 1e-12)) / shares.sum()
+        i = int(np.argmin(score))
+        found = Choice(
+            dict(weights), power, float(strengths[i]), dict(zip(data.fields, errors[:, i].tolist(), strict=True)), float(score[i])
+        )
+        if best is None or found.score < best.score:
+            best = found
+    assert best is not None
+    return best
+
+
+def by_evidence(data: Reduced, grams: list[dict[str, Gram]], whole: dict[str, Gram], start: Choice, steps: int = 60) -> Choice:
+    """Strength of the prior and noise that make the data most probable (MacKay's fixed point), at the weights and power of `start`.
+
+    One noise for all fields: errors of a basis that is too small are not independent, and where each field has a noise of its own,
+    thousands of forces drown the energies (errors of energies of Ge grew from 5 to 50 meV/atom).
+    """
+    size = torch.from_numpy(_sizes(data, start.power))
+    matrix, right = _weighted(whole, start.weights)
+    count = sum(g.count for g in whole.values())
+    alpha, noise = start.strength, 1.0
+    for _ in range(steps):
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(matrix / noise + torch.diag(alpha / noise * size**2)))
+        c = inverse @ right / noise
+        bound = len(size) - alpha / noise * float((size**2 * torch.diagonal(inverse)).sum())
+        residual = sum(float(g.squares(c[:, None])[0]) * start.weights[f] ** 2 for f, g in whole.items())
+        new_noise = residual / max(count - bound, 1.0)
+        new_alpha = new_noise * bound / float((size * c).square().sum())
+        moved = abs(np.log(new_alpha / alpha)) + abs(np.log(new_noise / noise))
+        noise, alpha = new_noise, new_alpha
+        if moved < 1e-3:
+            break
+    errors = _held_out(data, grams, start.weights, torch.from_numpy(alpha * _sizes(data, start.power) ** 2))
+    return Choice(dict(start.weights), start.power, alpha, errors, float("nan"))
+
+
+def _held_out(data: Reduced, grams: list[dict[str, Gram]], weights: Mapping[str, float], penalty: Tensor) -> dict[str, float]:
+    squares, counts = dict.fromkeys(data.fields, 0.0), dict.fromkeys(data.fields, 0)
+    for held in range(len(grams)):
+        rest = {f: _sum(g[f] for i, g in enumerate(grams) if i != held) for f in data.fields}
+        matrix, right = _weighted(rest, weights)
+        c = torch.linalg.solve(matrix + torch.diag(penalty), right)
+        for f, g in grams[held].items():
+            if g.count:
+                squares[f] += g.count * g.rmse(c) ** 2
+                counts[f] += g.count
+    return {f: float(np.sqrt(squares[f] / max(counts[f], 1))) for f in data.fields}
+
+
+def _relevance(whole: dict[str, Gram], choice: Choice, start: Floats, steps: int = 60) -> Floats:
+    """(C) a penalty for each coefficient by the evidence; infinite for those that are dropped."""
+    unit = float(np.mean([choice.weights[f] ** 2 * choice.errors[f] ** 2 for f in whole]))
+    matrix, right = _weighted(whole, choice.weights)
+    matrix, right, penalty = matrix / unit, right / unit, start / unit
+    active = np.arange(len(start))
+    for _ in range(steps):
+        chosen_rows = torch.from_numpy(active)
+        h = matrix[chosen_rows][:, chosen_rows] + torch.diag(torch.from_numpy(penalty[active]))
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(h))
+        c = (inverse @ right[chosen_rows]).numpy()
+        bound = 1.0 - penalty[active] * torch.diagonal(inverse).numpy()
+        new = np.maximum(bound, 1e-12) / np.maximum(c**2, 1e-300)
+        moved = float(np.abs(np.log(new / penalty[active])).max())
+        penalty[active] = new
+        # what the data say nothing about
+        gone = active[bound < 1e-4]
+        penalty[gone] = np.inf
+        active = active[np.isfinite(penalty[active])]
+        if moved < 0.05:
+            break
+    return penalty * unit
+
+
+def _solution(data: Reduced, weights: Mapping[str, float], penalty: Floats, method: Method) -> tuple[Tensor, Tensor]:
+    """Coefficients of the columns that are kept, and the triangle of the whole problem, by QR of the triangles: no squares are taken."""
+    active = torch.from_numpy(np.flatnonzero(np.isfinite(penalty)))
+    columns = torch.cat([active, torch.tensor([data.columns])])
+    parts = [t[f].rows[:, columns] * weights[f] for t in data.triangles for f in data.fields if weights.get(f, 0.0)]
+    if method == "rrqr":
+        return _pivoted(torch.cat(parts))
+    prior = torch.zeros(len(active), len(columns), dtype=torch.float64)
+    prior[:, :-1] = torch.diag(torch.from_numpy(np.sqrt(penalty[active.numpy()])))
+    root = torch.linalg.qr(torch.cat([*parts, prior]), mode="r")[1]
+    mean = torch.linalg.solve_triangular(root[: len(active), :-1], root[: len(active), -1:], upper=True)[:, 0]
+    return mean, root[: len(active), :-1]
+
+
+def _pivoted(rows: Tensor, tolerance: float = 1e-11) -> tuple[Tensor, Tensor]:
+    """The best-conditioned columns fit the values, the others are zero."""
+    from scipy.linalg import qr, solve_triangular
+
+    matrix, values = rows[:, :-1].numpy(), rows[:, -1].numpy()
+    scale = np.maximum(np.linalg.norm(matrix, axis=0), 1e-300)
+    q, r, order = qr(matrix / scale, mode="economic", pivoting=True)
+    rank = int((np.abs(np.diag(r)) > tolerance * abs(r[0, 0])).sum())
+    mean = np.zeros(matrix.shape[1])
+    mean[order[:rank]] = solve_triangular(r[:rank, :rank], q[:, :rank].T @ values)
+    root = np.eye(matrix.shape[1]) * 1e12
+    root[np.ix_(order[:rank], order[:rank])] = r[:rank, :rank]
+    return torch.from_numpy(mean / scale), torch.from_numpy(np.linalg.qr(root * scale[None, :], mode="r"))
+
+
+def _calibration(data: Reduced, grams: list[dict[str, Gram]], choice: Choice) -> float:
+    """Factor on the posterior's standard deviations: held-out squared errors of forces (or of what there is) over predicted variances."""
+    name = "forces" if "forces" in data.fields else data.fields[0]
+    penalty = torch.from_numpy(_penalty(data, choice))
+    squares, variances = 0.0, 0.0
+    for held in range(len(grams)):
+        gram = grams[held][name]
+        if not gram.count:
+            continue
+        rest = {f: _sum(g[f] for i, g in enumerate(grams) if i != held) for f in data.fields}
+        matrix, right = _weighted(rest, choice.weights)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(matrix + torch.diag(penalty)))
+        squares += gram.count * gram.rmse(inverse @ right) ** 2
+        variances += float((gram.matrix * inverse).sum())
+    return float(np.sqrt(squares / max(variances, 1e-300)))
