@@ -432,27 +432,17 @@ class Polynomial(nn.Module):
         if not self.orders:
             return a.new_zeros(a.shape[1], 0)
         values = a.new_zeros(len(self.table), a.shape[1])
-        for order, (pairs_b, pairs_k, matrix) in self.derivatives(a).items():
-            terms = torch.sparse.mm(matrix, self.monomials(a)[order]) * a[pairs_k]
-            values = values.index_add(0, pairs_b, terms / order)
+        known = self.monomials(a)
+        for order, terms in self.derivatives().items():
+            b, k, x, w = (torch.from_numpy(t).to(a.device) for t in terms)
+            parts = torch.index_select(known[order], 0, x) * torch.index_select(a, 0, k) * (w.to(a.dtype) / order)[:, None]
+            values = values.index_add(0, b, parts)
         return values.T
 
-    def derivatives(self, like: Tensor) -> dict[int, tuple[Tensor, Tensor, Tensor]]:
-        """By order: invariant and component (by class) of every derivative that is not zero, and their sparse matrix on the monomials."""
+    def derivatives(self) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+        """By order: invariant, component and monomial (both by class) and weight of every term of a derivative."""
         rank = np.argsort(np.argsort(self.table.component_class, kind="stable"))
-        found = {}
-        for order in self.orders:
-            b, k, x, w = self.table.entries[order]
-            column = rank[x] if order == 2 else x
-            # entries are sorted by invariant and component
-            new = np.ones(len(b), dtype=bool)
-            new[1:] = (b[1:] != b[:-1]) | (k[1:] != k[:-1])
-            row = np.cumsum(new) - 1
-            columns = self.ends[order - 2][-1][1]
-            place = torch.from_numpy(np.stack([row, column]))
-            matrix = torch.sparse_coo_tensor(place, torch.from_numpy(w).to(like), (int(new.sum()), columns)).coalesce()
-            found[order] = (torch.from_numpy(b[new]), torch.from_numpy(rank[k[new]]), matrix)
-        return found
+        return {order: (b, rank[k], rank[x] if order == 2 else x, w) for order, (b, k, x, w) in sorted(self.table.entries.items())}
 
 
 class _Value(Function):

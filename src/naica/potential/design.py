@@ -15,6 +15,7 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from naica.graphs.batch import Batch
@@ -93,15 +94,20 @@ class DesignMatrix:
         self.block_size = size
         by_class = np.argsort(table.component_class, kind="stable")
         momentum = self.l_of.numpy().astype(np.int64)
-        self.derivatives: list[tuple[int, Tensor, Tensor, Tensor, Tensor]] = []
-        for nu, (b, k, matrix) in polynomial.derivatives(torch.zeros(0, dtype=torch.float64)).items():
-            invariant, component = b.numpy(), rank_by_l[by_class[k.numpy()]]
+        self.derivatives: list[tuple[int, Tensor, Tensor, csr_matrix, Tensor]] = []
+        monomials = {2: polynomial.count, 3: len(table.pairs), 4: len(table.triples)}
+        for nu, (b, k, x, w) in polynomial.derivatives().items():
+            # terms come sorted by invariant and component
+            new = np.concatenate([[True], (b[1:] != b[:-1]) | (k[1:] != k[:-1])])
+            matrix = csr_matrix((w, (np.cumsum(new) - 1, x)), shape=(int(new.sum()), monomials[nu]))
+            invariant, component = b[new], rank_by_l[by_class[k[new]]]
             g, l = group_of[invariant], momentum[component]  # noqa: E741
             first = np.array([starts[key] for key in zip(g.tolist(), l.tolist(), strict=True)], dtype=np.int64)
             row = place[invariant] - np.array([e[0] for e in self.group_ends])[g]
             many = np.array([e[1] - e[0] for e in self.group_ends])[g]
             column = component - np.array([e[0] for e in self.l_ends])[l]
-            self.derivatives.append((nu, b, k, matrix.to_sparse_csr(), torch.from_numpy(first + column * many + row)))
+            where = torch.from_numpy(first + column * many + row)
+            self.derivatives.append((nu, torch.from_numpy(invariant), torch.from_numpy(k[new]), matrix, where))
 
     @torch.no_grad()
     def rows(self, crystal: Crystal, forces: bool = True, stress: bool = True) -> Rows:
@@ -128,7 +134,7 @@ class DesignMatrix:
             for part in chosen.split(sums.atoms_at_a_time):
                 sums.add(part, energy[columns], out[:, columns])
         # sums are made in the order of the groups
-        out = out.view(len(out), -1, self.width)[:, :, self.order].reshape(len(out), self.columns)
+        out = out.view(len(out), self.columns // self.width, self.width)[:, :, self.order].reshape(len(out), self.columns)
         volume = float(systems.volume[0])
         return Rows(
             energy,
@@ -216,7 +222,7 @@ class DesignMatrix:
             known = d.model.polynomial.monomials(a) if d.derivatives else {}
             flat = torch.zeros(len(atoms), d.block_size, dtype=torch.float64)
             for nu, b, k, matrix, place in d.derivatives:
-                values = matrix @ known[nu]
+                values = torch.from_numpy(matrix @ known[nu].numpy())
                 energy.index_add_(0, b, (values * a[k]).sum(1) / nu)
                 flat[:, place] = values.T
             return flat

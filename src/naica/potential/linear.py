@@ -582,7 +582,7 @@ def _solution(data: Reduced, weights: Mapping[str, float], penalty: Floats, meth
     return mean, root[: len(active), :-1]
 
 
-def _pivoted(rows: Tensor, tolerance: float = 1e-11) -> tuple[Tensor, Tensor]:
+def _pivoted(rows: Tensor, tolerance: float = 1e-13) -> tuple[Tensor, Tensor]:
     """The best-conditioned columns fit the values, the others are zero."""
     from scipy.linalg import qr, solve_triangular
 

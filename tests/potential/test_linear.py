@@ -1,0 +1,198 @@
+"""Linear potentials: rows of the design matrix, recovery of a known potential, a pair potential, uncertainty, a published set."""
+
+import numpy as np
+import pytest
+import torch
+
+from naica.data import dataset
+from naica.errors import ConfigError, InputError
+from naica.models.ace import ACE
+from naica.potential.design import VOIGT, DesignMatrix
+from naica.potential.linear import Example, LinearConfig, Triangle, fit_linear
+from naica.potential.model import PotentialModel
+from naica.potential.systems import Systems
+from naica.structure import Crystal
+
+TINY = {"elements": ("Si", "O"), "cutoff": 4.2, "pair_cutoff": 5.0, "degrees": (6.0, 5.0, 5.0), "l_weight": 1.0, "pair_functions": 4}
+
+
+def mixture(seed: int, n: int = 4, elements=("Si", "O")) -> Crystal:
+    draw = np.random.default_rng(seed)
+    cell = np.diag(draw.uniform(3.6, 4.6, 3)) + draw.normal(0, 0.2, (3, 3))
+    corners = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])[:n]
+    return Crystal(draw.choice(elements, n).tolist(), (corners + draw.normal(0, 0.05, (n, 3))) @ cell, cell)
+
+
+def potential(**config) -> PotentialModel:
+    torch.manual_seed(1)
+    return PotentialModel("ace", {**TINY, **config}).double().requires_grad_(False)
+
+
+def labelled(model: PotentialModel, crystal: Crystal) -> Example:
+    found = model.compute(Systems.of(crystal).batch(model.cutoff))
+    return Example(crystal, float(found.energy[0]), found.forces.numpy(), found.stress[0].numpy() if crystal.pbc.all() else None)
+
+
+@pytest.mark.parametrize("config", [{}, {"degrees": (0.0,)}, {"elements": ("Si",), "degrees": (8.0, 7.0)}])
+def test_rows_times_coefficients_are_energy_forces_stress(config):
+    model = potential(**config)
+    crystal = mixture(0, elements=config.get("elements", ("Si", "O")))
+    found = model.compute(Systems.of(crystal).batch(model.cutoff))
+    rows = DesignMatrix(model.backbone).rows(crystal)
+    c = model.backbone.coefficients.reshape(-1)
+    torch.testing.assert_close(rows.energy @ c + rows.fixed["energy"], found.energy[0])
+    torch.testing.assert_close(rows.forces @ c + rows.fixed["forces"], found.forces.reshape(-1), rtol=1e-9, atol=1e-11)
+    stress = torch.stack([found.stress[0, a, b] for a, b in VOIGT])
+    torch.testing.assert_close(rows.stress @ c + rows.fixed["stress"], stress, rtol=1e-9, atol=1e-12)
+
+
+def test_rows_are_extensive():
+    design = DesignMatrix(potential().backbone)
+    crystal = mixture(2)
+    doubled = Crystal(
+        np.tile(crystal.numbers, 2),
+        np.concatenate([crystal.positions, crystal.positions + crystal.cell[0]]),
+        crystal.cell * [[2], [1], [1]],
+    )
+    one, two = design.rows(crystal), design.rows(doubled)
+    torch.testing.assert_close(two.energy, 2 * one.energy, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(two.forces, one.forces.repeat(2, 1), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(two.stress, one.stress, rtol=1e-9, atol=1e-10)
+
+
+def test_few_atoms_at_a_time_change_nothing(monkeypatch):
+    crystal = mixture(5)
+    whole = DesignMatrix(potential().backbone).rows(crystal)
+    monkeypatch.setattr("naica.potential.design._MEMORY", 1)
+    parts = DesignMatrix(potential().backbone).rows(crystal)
+    torch.testing.assert_close(whole.forces, parts.forces)
+    torch.testing.assert_close(whole.energy, parts.energy)
+
+
+def test_a_known_potential_is_recovered():
+    truth = potential(elements=("Si",))
+    truth.references[14] = -5.0
+    train = [labelled(truth, mixture(k, elements=("Si",))) for k in range(60)]
+    fit = fit_linear(train, truth.backbone.config, LinearConfig(method="rrqr"))
+    for seed in (100, 101):
+        want = labelled(truth, mixture(seed, elements=("Si",)))
+        found = fit.model.compute(Systems.of(want.crystal).batch(truth.cutoff))
+        assert abs(float(found.energy[0]) - want.energy) < 1e-8 * abs(want.energy)
+        assert float((found.forces - torch.from_numpy(want.forces)).abs().max()) < 1e-8 * np.abs(want.forces).max()
+    wanted = truth.backbone.coefficients
+    assert float((fit.model.backbone.coefficients - wanted).abs().max()) < 1e-7 * float(wanted.abs().max())
+
+
+def lennard_jones(crystal: Crystal, cutoff: float = 6.0) -> Example:
+    """Shifted so that energy and force vanish at the cut-off."""
+    systems = Systems.of(crystal)
+    batch = systems.batch(cutoff)
+    r, sigma, depth = batch["edge_length"], 2.4, 0.1
+    value = 4 * depth * ((sigma / r) ** 12 - (sigma / r) ** 6) * (1 - (r / cutoff) ** 2) ** 3
+    leaf = batch["edge_vector"].clone().requires_grad_()
+    length = leaf.norm(dim=1)
+    energy = 0.5 * (4 * depth * ((sigma / length) ** 12 - (sigma / length) ** 6) * (1 - (length / cutoff) ** 2) ** 3).sum()
+    (slope,) = torch.autograd.grad(energy, leaf)
+    forces = torch.zeros(len(crystal), 3, dtype=torch.float64).index_add(0, batch["edge_receiver"], slope)
+    forces = forces.index_add(0, batch["edge_sender"], slope, alpha=-1)
+    return Example(crystal, float(0.5 * value.sum()), forces.numpy())
+
+
+def copper(seed: int) -> Crystal:
+    draw = np.random.default_rng(seed)
+    a = draw.uniform(3.5, 4.4)
+    corners = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]) * a
+    return Crystal(["Cu"] * 4, corners + draw.normal(0, 0.06, (4, 3)), np.eye(3) * a)
+
+
+def test_pair_functions_alone_learn_a_pair_potential():
+    train = [lennard_jones(copper(k)) for k in range(30)]
+    config = ACE.Config(elements=("Cu",), cutoff=6.0, degrees=(0.0,), pair_functions=16, core="none")
+    fit = fit_linear(train, config)
+    errors = []
+    for seed in range(100, 110):
+        want = lennard_jones(copper(seed))
+        found = fit.model.compute(Systems.of(want.crystal).batch(6.0))
+        errors.append(abs(float(found.energy[0]) - want.energy) / 4)
+    assert max(errors) < 1e-3
+
+
+@pytest.mark.parametrize("method", ["ridge", "bayes", "ard"])
+def test_uncertainty_is_of_the_size_of_the_errors(method):
+    truth = potential(elements=("Si",), degrees=(9.0, 8.0))
+    train = [labelled(truth, mixture(k, elements=("Si",))) for k in range(40)]
+    # a smaller basis can not be exact
+    config = ACE.Config(**{**TINY, "elements": ("Si",), "degrees": (7.0, 6.0)})
+    fit = fit_linear(train, config, LinearConfig(method=method))
+    squares, variances, wide = [], [], []
+    for seed in range(200, 220):
+        want = labelled(truth, mixture(seed, elements=("Si",)))
+        found = fit.model.compute(Systems.of(want.crystal).batch(fit.model.cutoff))
+        energy_sigma, force_sigma = fit.uncertainty(want.crystal)
+        assert energy_sigma > 0
+        squares.append(((found.forces.numpy() - want.forces) ** 2).mean())
+        variances.append((force_sigma**2).mean())
+    stretched = mixture(300, elements=("Si",))
+    stretched = Crystal(stretched.numbers, stretched.positions * 0.8, stretched.cell * 0.8)
+    wide.append((fit.uncertainty(stretched)[1] ** 2).mean())
+    assert 0.2 < np.mean(squares) / np.mean(variances) < 5
+    assert min(wide) > 4 * np.mean(variances)
+
+
+def test_committee_spreads_as_the_posterior_says():
+    truth = potential(elements=("Si",), degrees=(9.0, 8.0))
+    train = [labelled(truth, mixture(k, elements=("Si",))) for k in range(30)]
+    fit = fit_linear(train, ACE.Config(**{**TINY, "elements": ("Si",), "degrees": (7.0, 6.0)}))
+    crystal = mixture(400, elements=("Si",))
+    members = fit.committee(200, seed=3)
+    forces = np.stack([m.compute(Systems.of(crystal).batch(m.cutoff)).forces.numpy() for m in members])
+    np.testing.assert_allclose(forces.std(0), fit.uncertainty(crystal)[1], rtol=0.25)
+
+
+def test_weights_of_groups_and_missing_labels():
+    truth = potential(elements=("Si",))
+    good = [labelled(truth, mixture(k, elements=("Si",))) for k in range(40)]
+    wrong = [Example(e.crystal, e.energy + 3.0, None, None, "wrong") for e in good[:10]]
+    partly = [Example(e.crystal, None, e.forces, None) for e in good[10:20]]
+    config = LinearConfig(group_weights={"wrong": 1e-6})
+    fit = fit_linear(good[20:] + partly + wrong, truth.backbone.config, config)
+    found = fit.model.compute(Systems.of(good[0].crystal).batch(truth.cutoff))
+    assert abs(float(found.energy[0]) - good[0].energy) / 4 < 5e-3
+
+
+def test_a_triangle_stands_for_all_its_rows(monkeypatch):
+    monkeypatch.setattr("naica.potential.linear._ROWS_AT_A_TIME", 10)
+    draw = torch.Generator().manual_seed(0)
+    rows, values = torch.randn(100, 4, generator=draw).double(), torch.randn(100, generator=draw).double()
+    triangle = Triangle(4)
+    for part, some in zip(rows.split(7), values.split(7), strict=True):
+        triangle.add(part, some)
+    assert len(triangle.rows) < 30
+    found = torch.linalg.lstsq(triangle.rows[:, :-1], triangle.rows[:, -1:]).solution
+    torch.testing.assert_close(found, torch.linalg.lstsq(rows, values[:, None]).solution)
+
+
+def test_refused():
+    with pytest.raises(ConfigError, match="lasso"):
+        LinearConfig(method="lasso")
+    with pytest.raises(InputError, match="folds"):
+        fit_linear([Example(mixture(0), 1.0)], ACE.Config(**TINY))
+    with pytest.raises(InputError, match="no frame"):
+        fit_linear([Example(mixture(k)) for k in range(6)], ACE.Config(**TINY))
+
+
+@pytest.mark.slow
+def test_lithium_of_the_published_set():
+    if not dataset("mlearn").present:
+        pytest.skip("data set mlearn is not on this machine (naica data pull mlearn)")
+    from naica.data import load_set
+    from naica.potential.frames import frames
+    from naica.potential.linear import examples_of
+
+    whole = frames(load_set("mlearn", part="Li"))
+    fit = fit_linear(whole.part("train"), ACE.Config(elements=("Li",), degrees=(12.0, 9.0), l_weight=1.0, pair_functions=12))
+    squares = []
+    for e in examples_of(whole.part("test")):
+        found = fit.model.compute(Systems.of(e.crystal).batch(fit.model.cutoff))
+        squares.append(((found.forces.numpy() - e.forces) ** 2).mean())
+    assert np.sqrt(np.mean(squares)) < 0.015
