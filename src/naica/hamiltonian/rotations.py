@@ -36,3 +36,13 @@ def wigner_matrices(turn: Array, most: int) -> list[Array]:
     """For l = 0 … `most` the D (2l + 1, 2l + 1) with Y(Q r) = D Y(r), for a rotation or reflection Q (3, 3)."""
     directions, inverse = _sample(most)
     return [(pinv @ y).T for pinv, y in zip(inverse, harmonics(directions @ turn.T, most), strict=True)]
+
+
+def wigner_many(turns: Array, most: int) -> list[Array]:
+    """`wigner_matrices` of many rotations (n, 3, 3): for l = 0 … `most` an array (n, 2l + 1, 2l + 1)."""
+    directions, inverse = _sample(most)
+    turned = np.einsum("si,nji->nsj", directions, turns)
+    values = harmonics(turned.reshape(-1, 3), most)
+    return [
+        np.einsum("as,nsb->nba", pinv, y.reshape(len(turns), len(directions), -1), optimize=True) for pinv, y in zip(inverse, values, strict=True)
+    ]

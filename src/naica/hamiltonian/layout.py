@@ -1,0 +1,133 @@
+"""Blocks ↔ irreps: one change of basis for every pair of shells, so that networks speak of tensors of one degree and nothing else.
+
+All species share one padded block: for each l as many shells as the richest species has. A padded block (n, n) becomes, by one orthogonal
+matrix, tensors of degree J = |l₁ − l₂| … l₁ + l₂ for each pair of shells; J with l₁ + l₂ + J even are ordinary (parity (−1)^J), the others are
+pseudo-tensors, and both are needed. The transposed block has (−1)^(l₁ + l₂ − J) times the same numbers, so a pair and its reverse agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from naica.errors import InputError
+from naica.hamiltonian.basis import Basis
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One tensor of a padded block: shells (by place in the padded list), degree J, whether it is a pseudo-tensor."""
+
+    left: int
+    right: int
+    degree: int
+    pseudo: bool
+
+
+class BlockLayout:
+    """How the blocks of some species are laid out.
+
+    Parameters
+    ----------
+    basis : of each species, by atomic number
+
+    Attributes
+    ----------
+    shells : l of each shell of the padded block
+    size : orbitals of the padded block
+    channels : of the irreps, in order of (degree, pseudo)
+    """
+
+    def __init__(self, basis: Mapping[int, Basis]) -> None:
+        if not basis:
+            raise InputError("no species; expected at least one basis")
+        self.basis = dict(basis)
+        most = max(max(b.shells) for b in basis.values())
+        self.shells = [shell for shell in range(most + 1) for _ in range(max(b.shells.count(shell) for b in basis.values()))]
+        self.size = sum(2 * shell + 1 for shell in self.shells)
+        self.channels = sorted(
+            (
+                Channel(a, b, degree, bool((la + lb + degree) % 2))
+                for a, la in enumerate(self.shells)
+                for b, lb in enumerate(self.shells)
+                for degree in range(abs(la - lb), la + lb + 1)
+            ),
+            key=lambda c: (c.degree, c.pseudo),
+        )
+
+    @property
+    def most(self) -> int:
+        """Largest degree of a tensor."""
+        return max(c.degree for c in self.channels)
+
+    @cached_property
+    def counts(self) -> dict[tuple[int, bool], int]:
+        """Number of channels by (degree, pseudo), in order."""
+        found: dict[tuple[int, bool], int] = {}
+        for c in self.channels:
+            found[c.degree, c.pseudo] = found.get((c.degree, c.pseudo), 0) + 1
+        return found
+
+    @cached_property
+    def orbitals(self) -> dict[int, NDArray[np.int64]]:
+        """By atomic number, the place in the padded block of each of the species' orbitals."""
+        starts = np.cumsum([0, *(2 * shell + 1 for shell in self.shells)])
+        places = {}
+        for z, b in self.basis.items():
+            seen: dict[int, int] = {}
+            own: list[int] = []
+            for shell in b.shells:
+                slot = self.shells.index(shell) + seen.get(shell, 0)
+                seen[shell] = seen.get(shell, 0) + 1
+                own += list(range(starts[slot], starts[slot + 1]))
+            places[z] = np.array(own)
+        return places
+
+    @cached_property
+    def change(self) -> Array:
+        """(n², n²) orthogonal: flattened padded block @ change = irreps, channel by channel in their order, (J, m, channel of (J, pseudo))."""
+        from naica.nn.solid import three_j
+
+        starts = np.cumsum([0, *(2 * shell + 1 for shell in self.shells)])
+        columns: list[Array] = []
+        for group in self.counts:
+            own = [c for c in self.channels if (c.degree, c.pseudo) == group]
+            parts = np.zeros((len(own), 2 * group[0] + 1, self.size, self.size))
+            for k, c in enumerate(own):
+                la, lb = self.shells[c.left], self.shells[c.right]
+                w = three_j(la, lb, c.degree) * np.sqrt(2 * c.degree + 1)
+                parts[k, :, starts[c.left] : starts[c.left + 1], starts[c.right] : starts[c.right + 1]] = w.transpose(2, 0, 1)
+            # m outer, channels inner: a group is then (2J + 1, channels) in memory
+            columns.append(parts.transpose(1, 0, 2, 3).reshape(-1, self.size**2))
+        return np.concatenate(columns).T
+
+    def mask(self, number: int) -> Array:
+        """(n) one where the species has an orbital of the padded list."""
+        found = np.zeros(self.size)
+        found[self.orbitals[number]] = 1.0
+        return found
+
+    def padded(self, blocks: Sequence[Array], left: NDArray[np.integer], right: NDArray[np.integer]) -> Array:
+        """Blocks (n_i, n_j) of atoms with these atomic numbers → (P, n, n), zeros where there is no orbital."""
+        result = np.zeros((len(blocks), self.size, self.size), dtype=np.result_type(*blocks) if len(blocks) else np.float64)
+        for k, block in enumerate(blocks):
+            result[k][np.ix_(self.orbitals[int(left[k])], self.orbitals[int(right[k])])] = block
+        return result
+
+    def split(self, irreps: Tensor) -> dict[tuple[int, bool], Tensor]:
+        """Irreps (P, n²) → by (degree, pseudo) tensors (P, 2J + 1, channels)."""
+        sizes = [(2 * degree + 1) * count for (degree, _), count in self.counts.items()]
+        parts = irreps.split(sizes, dim=1)
+        return {key: part.view(len(irreps), 2 * key[0] + 1, -1) for key, part in zip(self.counts, parts, strict=True)}
+
+    def joined(self, tensors: Mapping[tuple[int, bool], Tensor]) -> Tensor:
+        """The way back: (P, n²)."""
+        return torch.cat([tensors[key].reshape(len(tensors[key]), -1) for key in self.counts], dim=1)

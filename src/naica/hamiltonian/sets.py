@@ -1,0 +1,152 @@
+"""Named sets of structures to make matrices for: what the published claims are tried on, at the size of two cores.
+
+Every structure is distorted, because a model that has seen ideal crystals alone knows nothing of what moves. All draws have fixed seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from naica.data.registry import dataset, load_set, user_cache
+from naica.errors import ConfigError
+from naica.structure import Crystal
+
+Array = NDArray[np.float64]
+# C–C in graphene by PBE, Å
+_GRAPHENE = 2.467
+
+
+@dataclass(frozen=True)
+class NamedSet:
+    """A set by name: what it is, its source with settings, and how its structures are made (names and crystals)."""
+
+    name: str
+    title: str
+    source: str
+    settings: Mapping[str, Any]
+    structures: Callable[[], list[tuple[str, Crystal]]]
+
+
+def named(name: str) -> NamedSet:
+    """A set by name (ConfigError if there is none)."""
+    if name not in SETS:
+        raise ConfigError(f"unknown set {name!r}; known: {', '.join(SETS)}")
+    return SETS[name]
+
+
+def folder_of(name: str) -> Path:
+    """Where a named set is kept: beside the other data of the user, outside every repository."""
+    return user_cache() / "hamiltonian-sets" / name
+
+
+def _water() -> list[tuple[str, Crystal]]:
+    """1,200 water molecules: bonds 0.96 ± 0.05 Å, angles 104.5 ± 8°, turned at random."""
+    draw, found = np.random.default_rng(11), []
+    for k in range(1200):
+        a, b = 0.96 + 0.05 * draw.normal(size=2)
+        angle = np.deg2rad(104.5 + 8 * draw.normal())
+        places = np.array([[0, 0, 0], [a, 0, 0], [b * np.cos(angle), b * np.sin(angle), 0]])
+        found.append((f"water-{k:04d}", Crystal(np.array([8, 1, 1]), places @ _turn(draw).T)))
+    return found
+
+
+def _ethanol() -> list[tuple[str, Crystal]]:
+    """1,000 frames of ethanol from molecular dynamics at 500 K (rMD17, training part)."""
+    from ase.io import read
+
+    frames = read(dataset("rmd17").path("ethanol_train.extxyz.gz"), ":")
+    return [(f"ethanol-{k:04d}", Crystal(a.numbers, a.positions)) for k, a in enumerate(frames)]
+
+
+def graphene(repeats: int, draw: np.random.Generator, strain: float = 0.02, displacement: float = 0.05) -> Crystal:
+    """A sheet of `repeats` × `repeats` cells, strained and rippled at random."""
+    cell = np.array([[_GRAPHENE, 0, 0], [-_GRAPHENE / 2, _GRAPHENE * np.sqrt(3) / 2, 0], [0, 0, 12.0]])
+    flat = Crystal.from_fractional([6, 6], [[1 / 3, 2 / 3, 0.5], [2 / 3, 1 / 3, 0.5]], cell, (True, True, False))
+    whole = flat.supercell((repeats, repeats, 1))
+    stretch = np.eye(3)
+    stretch[:2, :2] += _symmetric(strain * draw.normal(size=(2, 2)))
+    moved = whole.positions @ stretch + displacement * draw.normal(size=whole.positions.shape)
+    return Crystal(whole.numbers, moved, whole.cell @ stretch, whole.pbc)
+
+
+def _graphene() -> list[tuple[str, Crystal]]:
+    """200 cells of two atoms, 60 of eight, six of eighteen."""
+    draw, found = np.random.default_rng(12), []
+    for repeats, count in ((1, 200), (2, 60), (3, 6)):
+        found += [(f"graphene-{repeats}x{repeats}-{k:03d}", graphene(repeats, draw)) for k in range(count)]
+    return found
+
+
+def _carbon() -> list[tuple[str, Crystal]]:
+    """120 polymorphs of carbon of six or eight atoms from Carbon-24, 20 larger ones of ten to sixteen."""
+    table, draw = load_set("carbon24"), np.random.default_rng(13)
+    sizes = np.array([len(n) for n in table.arrow["numbers"].to_pylist()])
+    ids = table.arrow["id"].to_pylist()
+    small, large = np.flatnonzero(sizes <= 8), np.flatnonzero((sizes >= 10) & (sizes <= 16))
+    rows = [*draw.choice(small, 120, replace=False), *draw.choice(large, 20, replace=False)]
+    chosen = load_set("carbon24", ids=[ids[r] for r in rows])
+    return [(f"carbon-{name}", distorted(c, draw, 0.015, 0.03)) for name, c in zip(chosen.arrow["id"].to_pylist(), chosen, strict=True)]
+
+
+# prototypes of binaries (cells of one formula unit, wurtzite of two) and which pairs of light elements form them; Å from covalent radii,
+# scaled to near equilibrium by the sum of radii
+_ROCKSALT = ("rocksalt", [[0, 0, 0], [0.5, 0.5, 0.5]], 0.5 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]), 2.0)
+_ZINCBLENDE = ("zincblende", [[0, 0, 0], [0.25, 0.25, 0.25]], 0.5 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]), 4 / np.sqrt(3))
+_CSCL = ("cscl", [[0, 0, 0], [0.5, 0.5, 0.5]], np.eye(3), 2 / np.sqrt(3))
+_FLAT = ("bn-sheet", [[1 / 3, 2 / 3, 0.5], [2 / 3, 1 / 3, 0.5]], None, np.sqrt(3))
+_LIGHT = ("H", "Be", "B", "C", "N", "O", "F", "Mg", "Al", "Si", "P", "S", "Cl")
+
+
+def _universal() -> list[tuple[str, Crystal]]:
+    """Elements and binaries of thirteen light elements in four prototypes, near the distance of their covalent radii, distorted."""
+    from naica.structure.elements import element
+
+    draw, found = np.random.default_rng(14), []
+    radius = {s: element(s).covalent_radius for s in _LIGHT}
+    even = {s: element(s).number for s in _LIGHT}
+    for a, first in enumerate(_LIGHT):
+        for second in _LIGHT[a:]:
+            for name, places, cell, factor in (_ROCKSALT, _ZINCBLENDE, _CSCL, _FLAT):
+                bond = (radius[first] + radius[second]) * (1.08 if name in ("rocksalt", "cscl") else 1.0)
+                edge = bond * factor
+                flat = np.array([[1, 0, 0], [-0.5, np.sqrt(3) / 2, 0], [0, 0, 12.0 / edge]])
+                lattice = edge * (flat if cell is None else cell)
+                pbc = (True, True, cell is not None)
+                crystal = Crystal.from_fractional([even[first], even[second]], places, lattice, pbc)
+                found.append((f"{first}{second}-{name}", distorted(crystal, draw, 0.015, 0.05)))
+    # shuffled, so that a part of the set is a fair sample of the whole
+    return [found[k] for k in draw.permutation(len(found))]
+
+
+def distorted(crystal: Crystal, draw: np.random.Generator, strain: float, displacement: float) -> Crystal:
+    """A crystal strained (symmetric, standard deviation `strain`) with atoms displaced (`displacement`, Å)."""
+    stretch = np.eye(3) + _symmetric(strain * draw.normal(size=(3, 3)))
+    stretch[~crystal.pbc] = np.eye(3)[~crystal.pbc]
+    stretch[:, ~crystal.pbc] = np.eye(3)[:, ~crystal.pbc]
+    moved = crystal.positions @ stretch + displacement * draw.normal(size=crystal.positions.shape)
+    return Crystal(crystal.numbers, moved, crystal.cell @ stretch, crystal.pbc)
+
+
+def _symmetric(matrix: Array) -> Array:
+    return (matrix + matrix.T) / 2
+
+
+def _turn(draw: np.random.Generator) -> Array:
+    from scipy.spatial.transform import Rotation
+
+    return np.asarray(Rotation.random(random_state=draw).as_matrix())
+
+
+SETS: Mapping[str, NamedSet] = {
+    "water": NamedSet("water", "water molecules, PBE/def2-SVP by PySCF", "pyscf", {"forces": True}, _water),
+    "ethanol": NamedSet("ethanol", "ethanol at 500 K, PBE/def2-SVP by PySCF", "pyscf", {}, _ethanol),
+    "graphene": NamedSet("graphene", "distorted graphene, PBE/DZVP-MOLOPT-SR by CP2K", "cp2k", {}, _graphene),
+    "carbon": NamedSet("carbon", "polymorphs of carbon, PBE/DZVP-MOLOPT-SR by CP2K", "cp2k", {}, _carbon),
+    "universal": NamedSet("universal", "elements and binaries of 13 light elements, PBE/DZVP-MOLOPT-SR by CP2K", "cp2k", {}, _universal),
+}

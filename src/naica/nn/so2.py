@@ -1,0 +1,113 @@
+"""Features in the frame of an edge: rotations into it, and linear maps there that cost L³ instead of L⁶ (Passaro and Zitnick, 2023).
+
+Features are (n, (L + 1)², 2, C): components l, m in std order, then ordinary tensors (parity (−1)^l) and pseudo-tensors, then channels. In a
+frame whose z is the edge, what may mix are components of equal |m|; of two parities only as a mirror through the edge allows::
+
+    y_m  = a x_m  − b x'₋m ,    y₋m = b x'_m + a x₋m       x of the same parity, x' of the other
+
+so turning the frame about the edge changes nothing, and inversion acts as it should.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from naica.nn.solid import harmonics
+
+
+def std_harmonics(vectors: Tensor, most: int) -> Tensor:
+    """(n, (most + 1)²) real harmonics of directions (n, 3) in std order (l = 1: y, z, x), ``Σ_m Y² = 2l + 1``; z is the polar axis."""
+    # e3nn's order is std's for coordinates in the order y, z, x
+    unit = vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    return harmonics(unit[:, [1, 2, 0]].t().contiguous(), most).t()
+
+
+@cache
+def _directions(most: int) -> tuple[Tensor, list[Tensor]]:
+    """Directions (s, 3) that tell all harmonics up to a degree apart, and for each degree the pseudo-inverse (2l + 1, s) of their values."""
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(6 * most + 10, 3, generator=generator, dtype=torch.float64)
+    values = std_harmonics(points, most)
+    return points, [torch.linalg.pinv(values[:, degree**2 : (degree + 1) ** 2]) for degree in range(most + 1)]
+
+
+def frames(vectors: Tensor) -> Tensor:
+    """(E, 3, 3) rotations that take each vector to +z."""
+    z = vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    helper = torch.eye(3, dtype=z.dtype, device=z.device)[z.abs().argmin(dim=1)]
+    x = torch.linalg.cross(helper, z)
+    x = x / torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return torch.stack([x, torch.linalg.cross(z, x), z], dim=1)
+
+
+def wigner(turns: Tensor, most: int) -> list[Tensor]:
+    """For l = 0 … `most` the (E, 2l + 1, 2l + 1) that turn components as the rotations (E, 3, 3) turn vectors."""
+    points, inverse = _directions(most)
+    points = points.to(turns)
+    turned = torch.einsum("si,eji->esj", points, turns)
+    values = std_harmonics(turned.reshape(-1, 3), most).view(len(turns), len(points), -1)
+    return [torch.einsum("as,esb->eba", inverse[d].to(turns), values[:, :, d**2 : (d + 1) ** 2]) for d in range(most + 1)]
+
+
+def turned(features: Tensor, d: list[Tensor], back: bool = False) -> Tensor:
+    """Features (E, (L + 1)², 2, C) turned by the matrices of `wigner`, or turned back."""
+    shape = features.shape
+    flat = features.reshape(shape[0], shape[1], -1)
+    parts = []
+    for degree in range(int(shape[1] ** 0.5)):
+        own = flat[:, degree**2 : (degree + 1) ** 2]
+        parts.append(own if degree == 0 else (d[degree].transpose(1, 2) if back else d[degree]) @ own)
+    return torch.cat(parts, dim=1).view(shape)
+
+
+class SO2Linear(nn.Module):
+    """The most general linear map of features in the frame of their edge that inversion and turns about the edge allow.
+
+    Parameters
+    ----------
+    degree : L of what comes in and goes out
+    inputs, out : channels of each parity
+    """
+
+    def __init__(self, degree: int, inputs: int, out: int) -> None:
+        super().__init__()
+        self.degree, self.inputs, self.out = degree, inputs, out
+        self.same = nn.ParameterList()
+        self.other = nn.ParameterList()
+        for m in range(degree + 1):
+            rows, columns = (degree + 1 - m) * inputs, (degree + 1 - m) * out
+            scale = (rows * (1 if m == 0 else 2)) ** -0.5
+            self.same.append(nn.Parameter(scale * torch.randn(2, rows, columns)))
+            if m:
+                self.other.append(nn.Parameter(scale * torch.randn(2, rows, columns)))
+        self.register_buffer("order", _by_order(degree), persistent=False)
+        self.register_buffer("back", torch.argsort(_by_order(degree)), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(E, (L + 1)², 2, inputs) → (E, (L + 1)², 2, out)."""
+        edges, degree = len(x), self.degree
+        # parity first, then components by |m|, so that each |m| is one matrix product
+        x = x.permute(2, 0, 1, 3)[:, :, self.order]
+        size = degree + 1
+        parts = [torch.bmm(x[:, :, :size].reshape(2, edges, -1), self.same[0]).view(2, edges, size, self.out)]
+        start = size
+        for m in range(1, degree + 1):
+            size = degree + 1 - m
+            plus = x[:, :, start : start + size].reshape(2, edges, -1)
+            minus = x[:, :, start + size : start + 2 * size].reshape(2, edges, -1)
+            a, b = self.same[m], self.other[m - 1]
+            parts.append((torch.bmm(plus, a) - torch.bmm(minus.flip(0), b)).view(2, edges, size, self.out))
+            parts.append((torch.bmm(plus.flip(0), b) + torch.bmm(minus, a)).view(2, edges, size, self.out))
+            start += 2 * size
+        return torch.cat(parts, dim=2)[:, :, self.back].permute(1, 2, 0, 3)
+
+
+def _by_order(degree: int) -> Tensor:
+    """Components in std order → m = 0 of all l, then m = +1 of all, m = −1 of all, m = +2 …"""
+    places = [l * l + l for l in range(degree + 1)]  # noqa: E741  the letter of the degree
+    for m in range(1, degree + 1):
+        places += [l * l + l + m for l in range(m, degree + 1)] + [l * l + l - m for l in range(m, degree + 1)]  # noqa: E741
+    return torch.tensor(places)
