@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from naica.discover.hull import Hull as Hull
     from naica.graphs import graph as graph
     from naica.potential.relax import relax as relax
+    from naica.potential.saved import load as load
     from naica.structure import Crystal as Crystal
     from naica.structure.io import read as read
     from naica.structure.io import write as write
     from naica.training import build as build
-    from naica.training import load as load
     from naica.training import predict as predict
     from naica.training import train as train
     from naica.training.check import check as check
@@ -33,7 +33,7 @@ _HOMES = {
     "graph": "naica.graphs",
     "build": "naica.training",
     "train": "naica.training",
-    "load": "naica.training",
+    "load": "naica.potential.saved",
     "predict": "naica.training",
     "check": "naica.training.check",
     "relax": "naica.potential.relax",

@@ -25,6 +25,7 @@ from naica.errors import ConfigError, InputError
 from naica.graphs.batch import Batch
 from naica.potential.derivatives import Evaluation, differentiated
 from naica.potential.model import PotentialModel, check_smooth
+from naica.potential.saved import Potential, PotentialCard, is_potential, read_potential
 from naica.potential.systems import Systems
 from naica.structure import Crystal
 from naica.training.card import Card
@@ -139,21 +140,39 @@ def _total(member: PropertyModel, batch: Batch) -> Tensor:
 
 # --- by name -----------------------------------------------------------------------------------------------------------------------------
 def is_model(name: str) -> bool:
-    """Whether a text is the folder of a saved model, or the run folder around one."""
+    """Whether a text is the folder of a saved model, or the run folder around one; ``FOLDER@LEVEL`` is one too."""
     return _card_folder(name) is not None
 
 
 def _card_folder(name: str) -> Path | None:
-    return next((folder for folder in (Path(name) / "model", Path(name)) if (folder / CARD).is_file()), None)
+    """The folder with the card of ``FOLDER`` or ``FOLDER@LEVEL``."""
+    for text in (name, name.rpartition("@")[0]):
+        found = next((folder for folder in (Path(text) / "model", Path(text)) if text and (folder / CARD).is_file()), None)
+        if found is not None:
+            return found
+    return None
 
 
 @cache
-def _read(folder: Path) -> tuple[list[PropertyModel], Card]:
-    return read(folder)
+def _read(folder: Path, level: str) -> tuple[Sequence[Member], Card | PotentialCard, Potential | None]:
+    """Members and card of a model folder, and the potential if it is one."""
+    if not is_potential(folder):
+        return (*read(folder), None)
+    found = read_potential(folder)
+    found = found.at_level(level) if level else found
+    return found.members, found.card, found
+
+
+def _opened(name: str) -> tuple[Sequence[Member], Card | PotentialCard, Potential | None]:
+    folder = _card_folder(name)
+    if folder is None:
+        raise ConfigError(f"no model folder {name!r}; expected one with {CARD}")
+    plain = any((path / CARD).is_file() for path in (Path(name) / "model", Path(name)))
+    return _read(folder.resolve(), "" if plain else name.rpartition("@")[2])
 
 
 def potential(model: Any, dtype: torch.dtype = torch.float64) -> LearnedPotential:
-    """The potential of an `Ensemble`, a `PotentialModel`, a `PropertyModel`, or the folder of a saved model.
+    """The potential of an `Ensemble`, a `Potential`, a `PotentialModel`, a `PropertyModel`, or the folder of a saved one.
 
     Raises
     ------
@@ -165,34 +184,31 @@ def potential(model: Any, dtype: torch.dtype = torch.float64) -> LearnedPotentia
     if isinstance(model, PropertyModel | PotentialModel):
         return LearnedPotential([model], dtype)
     if isinstance(model, str | Path):
-        folder = _card_folder(str(model))
-        if folder is None:
-            raise ConfigError(f"no model folder {str(model)!r}; expected one with {CARD}")
-        return LearnedPotential(_read(folder.resolve())[0], dtype)
+        return LearnedPotential(_opened(str(model))[0], dtype)
     return LearnedPotential(model.members, dtype)
 
 
-def card_of(name: str) -> Card:
+def card_of(name: str) -> Card | PotentialCard:
     """The card of the model in a folder."""
-    folder = _card_folder(name)
-    if folder is None:
-        raise ConfigError(f"no model folder {name!r}; expected one with {CARD}")
-    return _read(folder.resolve())[1]
+    return _opened(name)[1]
 
 
 def level_of(name: str) -> Level:
     """The level of theory of a learned potential's energies: an estimate of the one it learned from, never that one itself."""
     card = card_of(name)
-    return Level(
-        functional=f"{card.architecture} {card.name or Path(name).name} (estimates {card.level or 'an unknown level'})", code="naica"
-    )
+    level = card.speaking if isinstance(card, PotentialCard) else card.level or "an unknown level"
+    return Level(functional=f"{card.architecture} {card.name or Path(name).name} (estimates {level})", code="naica")
 
 
 def make(model: Any, dtype: torch.dtype = torch.float64) -> Calculator:
-    """An ASE calculator of a learned potential: energy, forces, stress."""
+    """An ASE calculator of a learned potential: energy, forces, stress.
+
+    A `Potential` (or its folder) refuses elements its card does not list, with an InputError when it computes.
+    """
     from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
     known = potential(model, dtype)
+    guard = model if isinstance(model, Potential) else _opened(str(model))[2] if isinstance(model, str | Path) else None
 
     class Learned(Calculator):
         """Energy in eV as the model means it (formation energies stay formation energies), times the atoms; forces; stress."""
@@ -203,6 +219,8 @@ def make(model: Any, dtype: torch.dtype = torch.float64) -> Calculator:
             super().calculate(atoms, properties or ["energy"], system_changes)
             assert self.atoms is not None
             crystal = Crystal(self.atoms.numbers, self.atoms.positions, self.atoms.cell.array, self.atoms.pbc)
+            if guard is not None:
+                guard.check_elements(crystal)
             found = known.compute(crystal)[0]
             if found.stress is None and "stress" in (properties or ()):
                 raise PropertyNotImplementedError("only what repeats in three directions has a stress")
