@@ -27,8 +27,7 @@ from naica.errors import ConfigError
 from naica.graphs import Batch, GraphSpec
 from naica.models.m3gnet import check_elements
 from naica.nn.bessel import Bessel
-from naica.nn.gated import GatedNetwork
-from naica.nn.segment import sum_edges
+from naica.nn.gated import GatedNetwork, Rows
 from naica.nn.triplets import pairs, reverse_edges
 
 # keeps the arc cosine's slope finite where two bonds lie on one line, as published
@@ -39,14 +38,14 @@ _INSIDE = 1 - 1e-6
 class Bonds:
     """Bonds below the bond cut-off (S of E edges) and the T angles between them.
 
-    `rows` of the edges, `atom` (S) their receivers, `reverse` (S), `first` and `second` (T) bonds of each angle, `weight` (S, C) ẽᵇ.
+    `rows` of the edges, `reverse` (S); of each angle (T) `first` and `second` bond, their atom `centre`, and `weight` (T, C) ẽᵇ_ij ⊙ ẽᵇ_ik.
     """
 
     rows: Tensor
-    atom: Tensor
     reverse: Tensor
     first: Tensor
     second: Tensor
+    centre: Tensor
     weight: Tensor
 
 
@@ -61,10 +60,14 @@ class AtomStep(nn.Module):
     def forward(self, v: Tensor, edges: Edges, batch: Batch) -> Tensor:
         """Atoms (N, C) → atoms."""
         receiver, sender, edge = self.gate.split()
-        x = edges.mapped(edge)
-        x = x + torch.index_select(F.linear(v, receiver, self.gate.first_bias), 0, batch["edge_receiver"])
-        x = x + torch.index_select(F.linear(v, sender), 0, batch["edge_sender"])
-        return v + self.out(sum_edges(self.gate.after_first(x) * edges.weight, batch))
+        rows = [Rows(v, receiver, batch["edge_receiver"]), Rows(v, sender, batch["edge_sender"])]
+        if edges.gained is not None and edges.place is not None:
+            rows.append(Rows(edges.gained, edge, edges.place))
+        x, weight = edges.radial, edge @ edges.embedding
+        if edges.shift is not None:
+            # one more input, which is 1 where the system has an angle
+            x, weight = torch.cat([x, edges.present], dim=1), torch.cat([weight, (edge @ edges.shift)[:, None]], dim=1)
+        return v + self.out(self.gate.on_edges(x, weight, rows, edges.weight, summed=True))
 
 
 class AngleNetwork(nn.Module):
@@ -74,12 +77,13 @@ class AngleNetwork(nn.Module):
         super().__init__()
         self.gate = GatedNetwork([width] * 4, layers, norm=norm, glorot=False)
 
-    def forward(self, v: Tensor, e: Tensor, angle: Tensor, bonds: Bonds) -> Tensor:
-        """Atoms (N, C), short bonds (S, C), angles (T, C) → (T, C)."""
+    def forward(
+        self, v: Tensor, e: Tensor, angle: Tensor, bonds: Bonds, factor: Tensor | None = None, summed: bool = False, residual: bool = False
+    ) -> Tensor:
+        """Atoms (N, C), short bonds (S, C), angles (T, C) → (T, C) times `factor`, or summed on the first bonds (S, C), or added to the angles."""
         first, second, own, atom = self.gate.split()
-        of_first = F.linear(e, first, self.gate.first_bias) + torch.index_select(F.linear(v, atom), 0, bonds.atom)
-        x = F.linear(angle, own) + torch.index_select(of_first, 0, bonds.first)
-        return self.gate.after_first(x + torch.index_select(F.linear(e, second), 0, bonds.second))
+        rows = Rows(e, first, bonds.first), Rows(e, second, bonds.second), Rows(v, atom, bonds.centre)
+        return self.gate.on_edges(angle, own, rows, factor, summed, residual)
 
 
 class BondStep(AngleNetwork):
@@ -91,34 +95,29 @@ class BondStep(AngleNetwork):
 
     def change(self, v: Tensor, e: Tensor, angle: Tensor, bonds: Bonds) -> Tensor:
         """What is added to the bonds (S, C), the bias of the last layer left out."""
-        messages = self(v, e, angle, bonds)
-        messages = messages * torch.index_select(bonds.weight, 0, bonds.first) * torch.index_select(bonds.weight, 0, bonds.second)
-        summed = torch.zeros_like(e).index_add(0, bonds.first, messages)
+        summed = self(v, e, angle, bonds, bonds.weight, summed=True)
         return F.linear(summed + torch.index_select(summed, 0, bonds.reverse), self.out.weight)
 
 
+@dataclass(eq=False)
 class Edges:
-    """Features of all edges (E, C): a linear map of the radial functions, and what the short ones among them have gained.
+    """Features of all edges (E, C): a linear map of the radial functions, and what some have gained since.
 
     Parameters
     ----------
-    radial : (E, R)
-    embedding : (C, R)
+    radial, embedding : (E, R) and (C, R)
     weight : (E, C) ẽᵃ
+    place, gained : which row of `gained` (S, C) an edge has, −1 if it is none of the short ones
+    present, shift : `shift` (C) was added to the edges where `present` (E, 1) is 1
     """
 
-    def __init__(self, radial: Tensor, embedding: Tensor, weight: Tensor) -> None:
-        self.radial, self.embedding, self.weight = radial, embedding, weight
-        self.rows: Tensor | None = None
-        self.gained: Tensor | None = None
-        self.shift: Tensor | None = None
-
-    def mapped(self, weight: Tensor) -> Tensor:
-        """A linear map (K, C) of the features: (E, K)."""
-        x = F.linear(self.radial, weight @ self.embedding)
-        if self.gained is not None and self.rows is not None:
-            x = x.index_add(0, self.rows, F.linear(self.gained, weight))
-        return x if self.shift is None else x + F.linear(self.shift, weight)
+    radial: Tensor
+    embedding: Tensor
+    weight: Tensor
+    place: Tensor | None = None
+    gained: Tensor | None = None
+    present: Tensor | None = None
+    shift: Tensor | None = None
 
 
 class CHGNet(nn.Module):
@@ -204,8 +203,8 @@ class CHGNet(nn.Module):
         if bonds is not None:
             e = self.bond_start(torch.index_select(radial, 0, bonds.rows))
             angle = self._angles(batch["edge_vector"], batch["edge_length"], bonds)
-            present = self._with_angles(batch, bonds) if self.config.output_bias else None
-            edges.rows = bonds.rows
+            edges.place = bonds.rows.new_full((batch.n_edges,), -1).index_copy_(0, bonds.rows, torch.arange(len(bonds.rows)).to(bonds.rows))
+            edges.present = self._with_angles(batch, bonds) if self.config.output_bias else None
         for k, (atoms, step, turn) in enumerate(zip(self.atom_steps, self.bond_steps, self.angle_steps, strict=False)):
             v = atoms(v, edges, batch)
             if bonds is None:
@@ -213,12 +212,11 @@ class CHGNet(nn.Module):
             change = step.change(v, e, angle, bonds)  # type: ignore[operator]
             edges.gained = change if edges.gained is None else edges.gained + change
             e = e + change
-            if present is not None:
-                shift = present * step.out.bias  # type: ignore[operator, union-attr]
-                edges.shift = shift if edges.shift is None else edges.shift + shift
-                e = e + torch.index_select(shift, 0, bonds.rows)
+            if edges.present is not None:
+                edges.shift = step.out.bias if edges.shift is None else edges.shift + step.out.bias  # type: ignore[union-attr, operator]
+                e = e + torch.index_select(edges.present, 0, bonds.rows) * step.out.bias  # type: ignore[union-attr, operator]
             if k < len(self.bond_steps) - 1:
-                angle = angle + turn(v, e, angle, bonds)
+                angle = turn(v, e, angle, bonds, residual=True)
         moment = self.moment(v)[:, 0].abs()
         v = self.atom_steps[-1](v, edges, batch)
         return {"atom": v, "energy": self._energy(v), "magmom": moment}
@@ -239,7 +237,8 @@ class CHGNet(nn.Module):
             return None
         reverse = reverse_edges(receiver, sender, torch.index_select(batch["edge_vector"], 0, rows), n)
         weight = self.bond_weight(self.bond_radial(torch.index_select(batch["edge_length"], 0, rows)))
-        return Bonds(rows, receiver, reverse, first, second, weight)
+        both = torch.index_select(weight, 0, first) * torch.index_select(weight, 0, second)
+        return Bonds(rows, reverse, first, second, torch.index_select(receiver, 0, first), both)
 
     def _angles(self, vector: Tensor, length: Tensor, bonds: Bonds) -> Tensor:
         """(T, C) a linear map of ``[1/√2, sin nθ, cos nθ] / √π``."""

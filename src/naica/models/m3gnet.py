@@ -23,9 +23,8 @@ from torch.nn import functional as F
 from naica.errors import ConfigError, InputError
 from naica.graphs import Batch, GraphSpec
 from naica.nn.bessel import SmoothBessel, SphericalBessel, envelope
-from naica.nn.gated import GatedNetwork
+from naica.nn.gated import Factor, GatedNetwork, Rows
 from naica.nn.linear import plain_linear
-from naica.nn.segment import sum_edges
 from naica.nn.three_body import NeighbourSums
 
 
@@ -57,9 +56,16 @@ class Block(nn.Module):
         if bonds is not None:
             partner = torch.sigmoid(self.partner(v))
             pairs = bonds.sums(bonds.radial * torch.index_select(partner, 0, bonds.sender)) * bonds.cut
-            e = e.index_add(0, bonds.rows, self.three_body(pairs))
-        e = e + self.bond.on_edges(v, e, batch) * self.bond_weight(h)
-        return v + sum_edges(self.atom.on_edges(v, e, batch) * F.silu(self.atom_weight(h)), batch), e
+            e = e.index_add(0, bonds.rows, self.three_body.on_edges(pairs, self.three_body.first))
+        e = self._edges(self.bond, v, e, Factor(h, self.bond_weight.weight), batch, False)
+        return self._edges(self.atom, v, e, Factor(h, self.atom_weight.weight, silu=True), batch, True), e
+
+    @staticmethod
+    def _edges(net: GatedNetwork, v: Tensor, e: Tensor, factor: Factor, batch: Batch, summed: bool) -> Tensor:
+        """Edges (or with `summed` atoms) and what a gated network of ``v_i ⊕ v_j ⊕ e_ij``, weighted, adds to them."""
+        receiver, sender, edge = net.split()
+        rows = Rows(v, receiver, batch["edge_receiver"]), Rows(v, sender, batch["edge_sender"])
+        return net.on_edges(e, edge, rows, factor, summed, residual=True)
 
 
 class M3GNet(nn.Module):

@@ -1,19 +1,53 @@
 """Gated networks: ``φ(x) ⊙ σ(ψ(x))``, two small networks of one input, computed as one.
 
-The input is often a concatenation of atom and edge features. Its first layer is split (`GatedNetwork.parts`), so that what belongs to an
-atom is multiplied once per atom and not once per edge or triplet, and both networks share each matrix product.
+The input is often a concatenation of atom and edge features. Its first layer is split (`GatedNetwork.split`), so that what belongs to an atom
+is multiplied once per atom and not once per edge or triplet, and both networks share each matrix product.
+
+Where derivatives by positions alone are wanted (energies, forces and stress of a finished potential), on a CPU and in 32 bits, the steps of an
+edge run in one compiled function (``gated.c``), a few edges at a time within the cache. The plain version gives the same and serves all else.
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from naica.graphs import Batch
+from naica.nn.compiled import library
+
+_MOST_WIDTH = 128
+_LANES = 16
+_MOST_ROWS, _MOST_PARTS = 3, 8
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A piece of the input that belongs to atoms or bonds: features (n, k), weight (2H, k), and which row each edge takes (E); −1 is none."""
+
+    features: Tensor
+    weight: Tensor
+    index: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """A factor made of a few functions (E, R) of each edge: ``W h``, with a silu after it if `silu`; weight (C, R)."""
+
+    functions: Tensor
+    weight: Tensor
+    silu: bool = False
+
+    def values(self) -> Tensor:
+        """(E, C)."""
+        made = F.linear(self.functions, self.weight)
+        return F.silu(made) if self.silu else made
 
 
 class GatedNetwork(nn.Module):
@@ -35,9 +69,8 @@ class GatedNetwork(nn.Module):
         self, parts: Sequence[int], layers: Sequence[int], bias: bool = True, value: bool = True, norm: bool = False, glorot: bool = True
     ) -> None:
         super().__init__()
-        self.parts, self.value = tuple(parts), value
-        widths = [sum(parts), *layers]
-        pairs = [[_layer(a, b, bias, glorot) for _ in range(2)] for a, b in pairwise(widths)]
+        self.parts, self.layers, self.value = tuple(parts), tuple(layers), value
+        pairs = [[_layer(a, b, bias, glorot) for _ in range(2)] for a, b in pairwise((sum(parts), *layers))]
         self.first = nn.Parameter(torch.cat([one.weight for one in pairs[0]]))
         self.first_bias = nn.Parameter(torch.cat([one.bias for one in pairs[0]])) if bias else None
         # (2, in, out), as products of batches of matrices want them
@@ -48,13 +81,6 @@ class GatedNetwork(nn.Module):
     def split(self) -> tuple[Tensor, ...]:
         """The first layer's weights (2H, ·) by part of the input."""
         return self.first.split(self.parts, dim=1)
-
-    def on_edges(self, v: Tensor, e: Tensor, batch: Batch) -> Tensor:
-        """Of ``v_i ⊕ v_j ⊕ e_ij``, for atoms (N, ·) and edges (E, ·): (E, C)."""
-        receiver, sender, edge = self.split()
-        x = F.linear(e, edge)
-        x = x + torch.index_select(F.linear(v, receiver, self.first_bias), 0, batch["edge_receiver"])
-        return self.after_first(x + torch.index_select(F.linear(v, sender), 0, batch["edge_sender"]))
 
     def after_first(self, x: Tensor) -> Tensor:
         """What the first layer made (E, 2H), bias included → (E, C)."""
@@ -73,6 +99,47 @@ class GatedNetwork(nn.Module):
         """(E, parts joined) → (E, C)."""
         return self.after_first(F.linear(x, self.first, self.first_bias))
 
+    def on_edges(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        rows: Sequence[Rows] = (),
+        factor: Tensor | Factor | None = None,
+        summed: bool = False,
+        residual: bool = False,
+    ) -> Tensor:
+        """The network of ``W x + b + Σ_s W_s f_s[i_s]``, the first layer in pieces, times a factor.
+
+        Parameters
+        ----------
+        x, weight : of each edge, (E, K) and (2H, K)
+        rows : the other pieces; the indices of the first never decrease
+        factor : (E, C) the result is multiplied by
+        summed : whether to sum the results on the rows of the first piece
+        residual : whether to add it to x, or where it is summed to the features of the first piece
+
+        Returns
+        -------
+        (E, C), or with `summed` (n, C).
+        """
+        if summed and not rows:
+            raise ValueError("a sum needs the rows it is made on")
+        args = _Args(self, weight, tuple(rows), factor, summed, residual)
+        return args.fused(x) if self._compiled(x, args) else args.plain(x)
+
+    def _compiled(self, x: Tensor, args: _Args) -> bool:
+        """Whether the compiled function serves: no gradients of weights, and a shape it knows."""
+        if x.dtype != torch.float32 or x.device.type != "cpu" or not len(x) or torch.compiler.is_compiling():
+            return False
+        if torch.is_grad_enabled() and (self.first.requires_grad or any(one.requires_grad for one in args.weights())):
+            return False
+        width, hidden = self.layers[-1], self.layers[0]
+        shaped = len(self.layers) <= 2 and width % _LANES == 0 and hidden % _LANES == 0 and max(width, hidden) <= _MOST_WIDTH
+        widths = (x.shape[1], *(one.features.shape[1] for one in args.rows))
+        parts = args.factor.functions.shape[1] if isinstance(args.factor, Factor) else 0
+        small = max(widths) <= 2 * _MOST_WIDTH and len(args.rows) <= _MOST_ROWS and parts <= _MOST_PARTS
+        return shaped and small and (self.first_bias is not None or len(self.layers) == 1) and _functions() is not None
+
 
 def _layer(inputs: int, out: int, bias: bool, glorot: bool) -> nn.Linear:
     layer = nn.Linear(inputs, out, bias=bias)
@@ -81,3 +148,190 @@ def _layer(inputs: int, out: int, bias: bool, glorot: bool) -> nn.Linear:
         if bias:
             nn.init.zeros_(layer.bias)
     return layer
+
+
+@dataclass(frozen=True, eq=False)
+class _Args:
+    """One call of a gated network: all but the inputs of the edges."""
+
+    net: GatedNetwork
+    weight: Tensor
+    rows: tuple[Rows, ...]
+    factor: Tensor | Factor | None
+    summed: bool
+    residual: bool
+
+    def weights(self) -> tuple[Tensor, ...]:
+        """Every weight that is not the network's own."""
+        own = (self.factor.weight,) if isinstance(self.factor, Factor) else ()
+        return self.weight, *(one.weight for one in self.rows), *own
+
+    def plain(self, x: Tensor) -> Tensor:
+        """In torch, differentiable in everything any number of times."""
+        z = F.linear(x, self.weight, self.net.first_bias)
+        for one in self.rows:
+            made = F.linear(one.features, one.weight)
+            if len(one.index) and int(one.index.min()) < 0:
+                chosen = (one.index >= 0).nonzero()[:, 0]
+                z = z.index_add(0, chosen, torch.index_select(made, 0, one.index[chosen]))
+            else:
+                z = z + torch.index_select(made, 0, one.index)
+        y = self.net.after_first(z)
+        if self.factor is not None:
+            y = y * (self.factor.values() if isinstance(self.factor, Factor) else self.factor)
+        if not self.summed:
+            return x + y if self.residual else y
+        first = self.rows[0]
+        base = first.features if self.residual else y.new_zeros(len(first.features), y.shape[1])
+        return base.index_add(0, first.index, y)
+
+    def fused(self, x: Tensor) -> Tensor:
+        """Compiled; differentiable in what belongs to edges and rows, not in weights."""
+        given = self.factor.functions if isinstance(self.factor, Factor) else self.factor
+        return _Fused.apply(self, x, given, *(one.features for one in self.rows))
+
+    def replaced(self, given: Tensor | None, features: Sequence[Tensor]) -> _Args:
+        """The same with other tensors in it."""
+        factor = Factor(given, self.factor.weight, self.factor.silu) if given is not None and isinstance(self.factor, Factor) else given
+        rows = tuple(Rows(f, one.weight, one.index) for f, one in zip(features, self.rows, strict=True))
+        return _Args(self.net, self.weight, rows, factor, self.summed, self.residual)
+
+
+# --- compiled ----------------------------------------------------------------------------------------------------------------------------
+_Three = ctypes.c_void_p * _MOST_ROWS
+_ThreeNumbers = ctypes.c_int64 * _MOST_ROWS
+
+
+class _Work(ctypes.Structure):
+    """The argument of the compiled functions, see ``gated.c``."""
+
+    _fields_ = [  # noqa: RUF012 - ctypes wants a list
+        *((name, ctypes.c_int64) for name in ("edges", "inputs", "hidden", "width", "row")),
+        *((name, ctypes.c_int64) for name in ("later", "norm", "value", "summed", "residual", "threads", "parts", "silu")),
+        *((name, _ThreeNumbers) for name in ("n", "k", "row_of")),
+        *((name, _Three) for name in ("index", "f", "w_of", "p", "g_f")),
+        *((name, ctypes.c_void_p) for name in ("x", "w", "b1", "w2", "b2", "scale", "shift", "factor", "w_factor")),
+        *((name, ctypes.c_void_p) for name in ("x1", "x2", "out", "g", "g_x", "g_factor", "space")),
+    ]
+
+
+@cache
+def _functions() -> tuple[Any, Any] | None:
+    """The compiled functions, if there are any."""
+    found = library("gated")
+    if found is None:
+        return None
+    for name in ("gated_forward", "gated_backward"):
+        function = getattr(found, name)
+        function.argtypes, function.restype = (ctypes.POINTER(_Work),), None
+    return found.gated_forward, found.gated_backward
+
+
+class _Call:
+    """The argument of a compiled function, and the tensors whose memory it points to."""
+
+    def __init__(self, args: _Args, x: Tensor, given: Tensor | None, features: Sequence[Tensor], p: Sequence[Tensor]) -> None:
+        net, self.held = args.net, [x, *p]
+        self.work = _Work(edges=len(x), inputs=x.shape[1], hidden=net.layers[0], width=net.layers[-1])
+        work = self.work
+        work.later, work.norm, work.value = len(net.later), net.norm is not None, net.value
+        work.summed, work.residual, work.threads = args.summed, args.residual, _threads(len(x))
+        work.x, work.w, work.row = x.data_ptr(), *self.matrix(args.weight)
+        for q, (one, f) in enumerate(zip(args.rows, features, strict=True)):
+            work.n[q], work.k[q] = f.shape
+            work.f[q], work.index[q], work.p[q] = f.data_ptr(), self.pointer(one.index), p[q].data_ptr()
+            work.w_of[q], work.row_of[q] = self.matrix(one.weight)
+        if net.first_bias is not None:
+            work.b1 = net.first_bias.data_ptr()
+        if len(net.later):
+            work.w2, work.b2 = net.later[0].data_ptr(), net.later_bias[0].data_ptr()
+        if net.norm is not None:
+            work.scale, work.shift = (self.pointer(torch.cat([getattr(n, part) for n in net.norm]).detach()) for part in ("weight", "bias"))
+        if given is not None:
+            work.factor = self.pointer(given)
+        if isinstance(args.factor, Factor):
+            work.parts, work.silu, work.w_factor = given.shape[1], args.factor.silu, self.pointer(args.factor.weight)  # type: ignore[union-attr]
+
+    def pointer(self, tensor: Tensor) -> int:
+        """Where its numbers begin, row after row."""
+        self.held.append(tensor.contiguous())
+        return self.held[-1].data_ptr()
+
+    def matrix(self, weight: Tensor) -> tuple[int, int]:
+        """Where it begins, and the numbers from one row to the next: parts of a wider matrix need no copy."""
+        whole = weight if weight.stride(1) == 1 else weight.contiguous()
+        self.held.append(whole)
+        return whole.data_ptr(), whole.stride(0)
+
+
+def _threads(edges: int) -> int:
+    return max(1, min(torch.get_num_threads(), edges // 512))
+
+
+def _padded(n: int) -> int:
+    return (n + _LANES - 1) // _LANES * _LANES
+
+
+class _Fused(torch.autograd.Function):
+    """Keeps what the first and the second layer made; where it is differentiated twice, it goes through the plain version."""
+
+    @staticmethod
+    def forward(ctx: Any, args: _Args, x: Tensor, given: Tensor | None, *features: Tensor) -> Tensor:
+        net, edges, keep = args.net, len(x), any(ctx.needs_input_grad)
+        hidden, width = 2 * net.layers[0], net.layers[-1]
+        own, rows = x.contiguous(), [f.contiguous() for f in features]
+        call = _Call(args, own, given, rows, [x.new_empty(len(f), hidden) for f in features])
+        x1 = x.new_empty(edges, hidden) if keep else None
+        x2 = x.new_empty(edges, 2 * width) if keep and len(net.later) else None
+        if args.summed:
+            out = rows[0].clone() if args.residual else x.new_zeros(len(rows[0]), width)
+        else:
+            out = x.new_empty(edges, width)
+        space = x.new_empty(max(x.shape[1], *(f.shape[1] for f in features), 0) * hidden + _MOST_PARTS * width)
+        work = call.work
+        work.out, work.space = out.data_ptr(), space.data_ptr()
+        work.x1, work.x2 = (None if t is None else t.data_ptr() for t in (x1, x2))
+        functions = _functions()
+        assert functions is not None
+        functions[0](ctypes.byref(work))
+        ctx.save_for_backward(x, given, x1, x2, *features)
+        ctx.args = args
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        args: _Args = ctx.args
+        x, given, x1, x2, *features = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return None, *_again(args, x, given, features, gradients[0])
+        net, threads, upstream = args.net, _threads(len(x)), gradients[0].contiguous()
+        hidden, width = 2 * net.layers[0], net.layers[-1]
+        own, rows = x.contiguous(), [f.contiguous() for f in features]
+        call = _Call(args, own, given, rows, [x.new_empty(threads if q else 1, len(f), hidden) for q, f in enumerate(features)])
+        work = call.work
+        g_x, g_given = x.new_empty(x.shape), None if given is None else x.new_empty(given.shape)
+        # the gradient of features that are there twice is summed in one place
+        g_rows: list[Tensor | None] = []
+        for q, f in enumerate(features):
+            before = next((k for k in range(q) if features[k] is f), None)
+            g_rows.append(x.new_zeros(f.shape) if before is None else None)
+            work.g_f[q] = work.g_f[before] if before is not None else g_rows[q].data_ptr()  # type: ignore[union-attr]
+        widest = _padded(max((x.shape[1], *(f.shape[1] for f in features))))
+        longest = max((len(f) for f in features), default=0)
+        space = x.new_empty(hidden * (widest + width) + _MOST_PARTS * width + longest * widest)
+        work.x1, work.x2, work.g, work.g_x = x1.data_ptr(), None if x2 is None else x2.data_ptr(), upstream.data_ptr(), g_x.data_ptr()
+        work.g_factor, work.space = None if g_given is None else g_given.data_ptr(), space.data_ptr()
+        functions = _functions()
+        assert functions is not None
+        functions[1](ctypes.byref(work))
+        return None, g_x, g_given, *g_rows
+
+
+def _again(args: _Args, x: Tensor, given: Tensor | None, features: Sequence[Tensor], upstream: Tensor) -> list[Tensor | None]:
+    """Differentiable gradients, by way of the plain version."""
+    y = args.replaced(given, features).plain(x)
+    inputs = [x, given, *features]
+    wanted = list({id(t): t for t in inputs if t is not None and t.requires_grad}.values())
+    found = torch.autograd.grad(y, wanted, upstream, create_graph=True, allow_unused=True)
+    left = {id(t): g for t, g in zip(wanted, found, strict=True)}
+    return [None if t is None else left.pop(id(t), None) for t in inputs]

@@ -1,0 +1,345 @@
+/* Gated networks on edges: y = phi(z_0) * sigmoid(z_1) of z = W2 silu(W x + b + sum_s W_s f_s[i_s]) + b2, with or without layer norms, times a
+   factor; and the derivative by everything that depends on positions. Works through a few edges at a time, so that what lies between stays in the
+   first-level cache; the plain version beside it (gated.py) is what it must equal.
+
+   Vectors are those of GCC and Clang; VB is their size in bytes. */
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define VB 64
+#define NV 4
+#elif defined(__AVX__)
+#define VB 32
+#define NV 2
+#else
+#define VB 16
+#define NV 4
+#endif
+#define VL (VB / 4)
+#define TILE 24
+#define ROWS 6
+#define MOST 256 /* widest layer, both halves */
+
+typedef float vf __attribute__((vector_size(VB), aligned(4)));
+typedef int32_t vi __attribute__((vector_size(VB), aligned(4)));
+#define INLINE static inline __attribute__((always_inline))
+
+#define SOURCES 3
+#define PARTS 8
+
+typedef struct {
+    int64_t edges, inputs, hidden, width, row; /* K, H, C, floats from one row of w to the next */
+    int64_t later, norm, value, summed, residual, threads;
+    int64_t parts, silu; /* of the factor: functions it is made of, whether a silu follows */
+    int64_t n[SOURCES], k[SOURCES], row_of[SOURCES];
+    const int64_t *index[SOURCES];
+    const float *f[SOURCES], *w_of[SOURCES];
+    float *p[SOURCES]; /* space for W_s f_s: (n, 2H); backwards for its gradient, the sources after the first once per thread */
+    float *g_f[SOURCES];
+    const float *x, *w, *b1, *w2, *b2, *scale, *shift, *factor, *w_factor;
+    float *x1, *x2, *out;
+    const float *g;
+    float *g_x, *g_factor;
+    float *space;
+} Work;
+
+INLINE vf all(float x) { return x - (vf){}; }
+
+INLINE vf vexp(vf x) {
+    vi low = x < all(-87.0f), high = x > all(88.0f);
+    x = (vf)(((vi)all(-87.0f) & low) | ((vi)x & ~low));
+    x = (vf)(((vi)all(88.0f) & high) | ((vi)x & ~high));
+    vf magic = all(12582912.0f), n = (x * 1.44269504088896341f + magic) - magic;
+    vf r = x - n * 0.693359375f;
+    r = r + n * 2.12194440e-4f;
+    vf p = all(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    vi power = (__builtin_convertvector(n, vi) + 127) << 23;
+    return p * (vf)power;
+}
+
+INLINE vf sigmoid(vf x) { return 1.0f / (1.0f + vexp(-x)); }
+
+INLINE float total(vf x) {
+    float part[VL], sum = 0;
+    memcpy(part, &x, VB);
+    for (int half = VL / 2; half >= 1; half /= 2)
+        for (int k = 0; k < half; k++) part[k] += part[k + half];
+    sum = part[0];
+    return sum;
+}
+
+/* out (rows, nv vectors) += left (rows, k) times right (k, nv vectors), all counts known when compiled but k */
+INLINE void block(int rows, int nv, int64_t k, const float *left, int64_t l_left, const float *right, int64_t l_right, float *out, int64_t l_out) {
+    vf sum[ROWS][NV];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+        for (int v = 0; v < nv; v++) sum[r][v] = *(const vf *)(out + r * l_out + v * VL);
+    for (int64_t q = 0; q < k; q++) {
+        vf row[NV];
+#pragma GCC unroll 8
+        for (int v = 0; v < nv; v++) row[v] = *(const vf *)(right + q * l_right + v * VL);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) {
+            vf one = all(left[r * l_left + q]);
+#pragma GCC unroll 8
+            for (int v = 0; v < nv; v++) sum[r][v] += one * row[v];
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+        for (int v = 0; v < nv; v++) *(vf *)(out + r * l_out + v * VL) = sum[r][v];
+}
+
+/* out (m, n) += left (m, k) right (k, n); n a multiple of VL */
+static void product(int64_t m, int64_t n, int64_t k, const float *left, int64_t l_left, const float *right, int64_t l_right, float *out, int64_t l_out) {
+    int64_t column = 0;
+    for (; column + NV * VL <= n; column += NV * VL) {
+        int64_t r = 0;
+        for (; r + ROWS <= m; r += ROWS) block(ROWS, NV, k, left + r * l_left, l_left, right + column, l_right, out + r * l_out + column, l_out);
+        for (; r < m; r++) block(1, NV, k, left + r * l_left, l_left, right + column, l_right, out + r * l_out + column, l_out);
+    }
+    for (; column < n; column += VL) {
+        int64_t r = 0;
+        for (; r + ROWS <= m; r += ROWS) block(ROWS, 1, k, left + r * l_left, l_left, right + column, l_right, out + r * l_out + column, l_out);
+        for (; r < m; r++) block(1, 1, k, left + r * l_left, l_left, right + column, l_right, out + r * l_out + column, l_out);
+    }
+}
+
+/* (rows, columns) of a matrix -> (columns, padded rows) */
+static void turned(int64_t rows, int64_t columns, const float *from, int64_t row, float *to) {
+    for (int64_t k0 = 0; k0 < columns; k0 += 16)
+        for (int64_t h = 0; h < rows; h++)
+            for (int64_t k = k0; k < columns && k < k0 + 16; k++) to[k * rows + h] = from[h * row + k];
+}
+
+INLINE void add(float *to, const float *from, int64_t n) {
+    for (int64_t k = 0; k < n; k += VL) *(vf *)(to + k) += *(const vf *)(from + k);
+}
+
+/* layer norm of one half: z = scale (x - mean) / deviation + shift; returns 1 / deviation, `centred` gets (x - mean) / deviation */
+INLINE float normalised(const float *x, int64_t n, const float *scale, const float *shift, float *centred, float *z) {
+    vf sum = all(0), squares = all(0);
+    for (int64_t k = 0; k < n; k += VL) sum += *(const vf *)(x + k);
+    float mean = total(sum) / n;
+    for (int64_t k = 0; k < n; k += VL) {
+        vf d = *(const vf *)(x + k) - mean;
+        squares += d * d;
+    }
+    float inverse = 1.0f / __builtin_sqrtf(total(squares) / n + 1e-5f);
+    for (int64_t k = 0; k < n; k += VL) {
+        vf d = (*(const vf *)(x + k) - mean) * inverse;
+        *(vf *)(centred + k) = d;
+        *(vf *)(z + k) = d * *(const vf *)(scale + k) + *(const vf *)(shift + k);
+    }
+    return inverse;
+}
+
+/* g by z -> g by x, in place */
+INLINE void norm_back(float *g, int64_t n, const float *scale, const float *centred, float inverse) {
+    vf sum = all(0), along = all(0);
+    for (int64_t k = 0; k < n; k += VL) {
+        vf one = *(vf *)(g + k) * *(const vf *)(scale + k);
+        *(vf *)(g + k) = one;
+        sum += one;
+        along += one * *(const vf *)(centred + k);
+    }
+    float mean = total(sum) / n, slope = total(along) / n;
+    for (int64_t k = 0; k < n; k += VL) *(vf *)(g + k) = (*(vf *)(g + k) - mean - *(const vf *)(centred + k) * slope) * inverse;
+}
+
+/* one vector of the factor of edge e: given, or made of a few functions; `slope` becomes the derivative of its silu */
+INLINE vf factor_of(const Work *w, const float *w_factor, int64_t e, int64_t k, vf *slope) {
+    *slope = all(1.0f);
+    if (!w->parts) return *(const vf *)(w->factor + e * w->width + k);
+    vf sum = all(0);
+    for (int64_t r = 0; r < w->parts; r++) sum += w->factor[e * w->parts + r] * *(const vf *)(w_factor + r * w->width + k);
+    if (!w->silu) return sum;
+    vf s = sigmoid(sum);
+    *slope = s * (1.0f + sum * (1.0f - s));
+    return sum * s;
+}
+
+static void forward_range(const Work *w, int64_t from, int64_t to, const float *w_in, const float *w_factor) {
+    int64_t hidden = 2 * w->hidden, width = w->width, both = 2 * width;
+    float own1[TILE * MOST] __attribute__((aligned(64))), own2[TILE * MOST] __attribute__((aligned(64))), act[TILE * MOST] __attribute__((aligned(64)));
+    float centred[MOST] __attribute__((aligned(64))), z[MOST] __attribute__((aligned(64)));
+    for (int64_t start = from; start < to; start += TILE) {
+        int64_t rows = to - start < TILE ? to - start : TILE;
+        float *x1 = w->x1 ? w->x1 + start * hidden : own1;
+        float *x2 = !w->later ? x1 : w->x2 ? w->x2 + start * both : own2;
+        for (int64_t r = 0; r < rows; r++) {
+            float *to_row = x1 + r * hidden;
+            int64_t e = start + r;
+            if (w->b1) memcpy(to_row, w->b1, hidden * sizeof(float));
+            else memset(to_row, 0, hidden * sizeof(float));
+            for (int q = 0; q < SOURCES; q++)
+                if (w->f[q] && w->index[q][e] >= 0) add(to_row, w->p[q] + w->index[q][e] * hidden, hidden);
+        }
+        product(rows, hidden, w->inputs, w->x + start * w->inputs, w->inputs, w_in, hidden, x1, hidden);
+        if (w->later) {
+            for (int64_t k = 0; k < rows * hidden; k += VL) {
+                vf x = *(const vf *)(x1 + k);
+                *(vf *)(act + k) = x * sigmoid(x);
+            }
+            for (int64_t r = 0; r < rows; r++) memcpy(x2 + r * both, w->b2, both * sizeof(float));
+            for (int half = 0; half < 2; half++)
+                product(rows, width, w->hidden, act + half * w->hidden, hidden, w->w2 + half * w->hidden * width, width, x2 + half * width, both);
+        }
+        for (int64_t r = 0; r < rows; r++) {
+            int64_t e = start + r;
+            const float *value = x2 + r * both, *gate = value + width;
+            float *out = w->out + (w->summed ? w->index[0][e] : e) * width;
+            if (w->norm) {
+                normalised(value, width, w->scale, w->shift, centred, z);
+                normalised(gate, width, w->scale + width, w->shift + width, centred, z + width);
+                value = z;
+                gate = z + width;
+            }
+            for (int64_t k = 0; k < width; k += VL) {
+                vf v = *(const vf *)(value + k), y = v * sigmoid(*(const vf *)(gate + k));
+                if (w->value) y = y * sigmoid(v);
+                vf slope;
+                if (w->factor) y = y * factor_of(w, w_factor, e, k, &slope);
+                if (w->residual && !w->summed) y += *(const vf *)(w->x + e * width + k);
+                if (w->summed) *(vf *)(out + k) += y;
+                else *(vf *)(out + k) = y;
+            }
+        }
+    }
+}
+
+static void backward_range(const Work *w, int64_t from, int64_t to, const float *w_out, int64_t padded, const float *w2_out, const float *w_factor, int thread) {
+    int64_t hidden = 2 * w->hidden, width = w->width, both = 2 * width;
+    float g2[TILE * MOST] __attribute__((aligned(64))), g1[TILE * MOST] __attribute__((aligned(64))), gx[TILE * MOST] __attribute__((aligned(64)));
+    float centred[MOST] __attribute__((aligned(64))), z[MOST] __attribute__((aligned(64)));
+    float *g_of[SOURCES];
+    for (int q = 0; q < SOURCES; q++) g_of[q] = w->f[q] ? w->p[q] + (q ? thread * w->n[q] * hidden : 0) : 0;
+    for (int64_t start = from; start < to; start += TILE) {
+        int64_t rows = to - start < TILE ? to - start : TILE;
+        const float *x1 = w->x1 + start * hidden, *x2 = w->later ? w->x2 + start * both : x1;
+        for (int64_t r = 0; r < rows; r++) {
+            int64_t e = start + r;
+            const float *value = x2 + r * both, *gate = value + width, *g = w->g + (w->summed ? w->index[0][e] : e) * width;
+            float *g_value = g2 + r * both, *g_gate = g_value + width, inverse[2] = {0, 0};
+            vf parts[PARTS];
+            for (int64_t q = 0; q < w->parts; q++) parts[q] = all(0);
+            if (w->norm) {
+                inverse[0] = normalised(value, width, w->scale, w->shift, centred, z);
+                inverse[1] = normalised(gate, width, w->scale + width, w->shift + width, centred + width, z + width);
+                value = z;
+                gate = z + width;
+            }
+            for (int64_t k = 0; k < width; k += VL) {
+                vf v = *(const vf *)(value + k), open = sigmoid(*(const vf *)(gate + k)), up = *(const vf *)(g + k);
+                vf phi = v, slope = all(1.0f);
+                if (w->value) {
+                    vf s = sigmoid(v);
+                    phi = v * s;
+                    slope = s * (1.0f + v * (1.0f - s));
+                }
+                if (w->factor) {
+                    vf bend, height = factor_of(w, w_factor, e, k, &bend), of_factor = up * phi * open * bend;
+                    up = up * height;
+                    if (!w->parts) *(vf *)(w->g_factor + e * width + k) = of_factor;
+                    for (int64_t q = 0; q < w->parts; q++) parts[q] += of_factor * *(const vf *)(w_factor + q * width + k);
+                }
+                up = up * open;
+                *(vf *)(g_value + k) = up * slope;
+                *(vf *)(g_gate + k) = up * phi * (1.0f - open);
+            }
+            for (int64_t q = 0; q < w->parts; q++) w->g_factor[e * w->parts + q] = total(parts[q]);
+            if (w->norm) {
+                norm_back(g_value, width, w->scale, centred, inverse[0]);
+                norm_back(g_gate, width, w->scale + width, centred + width, inverse[1]);
+            }
+        }
+        float *g = g2;
+        if (w->later) {
+            g = g1;
+            memset(g1, 0, rows * hidden * sizeof(float));
+            for (int half = 0; half < 2; half++)
+                product(rows, w->hidden, width, g2 + half * width, both, w2_out + half * w->hidden * width, w->hidden, g1 + half * w->hidden, hidden);
+            for (int64_t k = 0; k < rows * hidden; k += VL) {
+                vf x = *(const vf *)(x1 + k), s = sigmoid(x);
+                *(vf *)(g1 + k) *= s * (1.0f + x * (1.0f - s));
+            }
+        }
+        memset(gx, 0, rows * padded * sizeof(float));
+        product(rows, padded, hidden, g, hidden, w_out, padded, gx, padded);
+        for (int64_t r = 0; r < rows; r++) {
+            int64_t e = start + r;
+            const float *row = g + r * hidden;
+            float *g_x = w->g_x + e * w->inputs;
+            memcpy(g_x, gx + r * padded, w->inputs * sizeof(float));
+            if (w->residual && !w->summed) add(g_x, w->g + e * width, width);
+            for (int q = 0; q < SOURCES; q++)
+                if (g_of[q] && w->index[q][e] >= 0) add(g_of[q] + w->index[q][e] * hidden, row, hidden);
+        }
+    }
+}
+
+/* where the edges of a thread begin: all edges of one row of the first source go to one thread */
+static int64_t cut(const Work *w, int64_t thread) {
+    int64_t e = w->edges * thread / w->threads;
+    if (w->f[0]) while (e > 0 && e < w->edges && w->index[0][e] == w->index[0][e - 1]) e++;
+    return e;
+}
+
+INLINE int64_t padded_to_vectors(int64_t n) { return (n + VL - 1) / VL * VL; }
+
+/* space: the largest of the weights turned round, (inputs or k) * 2H floats, then those of the factor */
+void gated_forward(const Work *w) {
+    int64_t hidden = 2 * w->hidden, most = w->inputs;
+    for (int q = 0; q < SOURCES; q++) {
+        if (!w->f[q]) continue;
+        if (w->k[q] > most) most = w->k[q];
+        turned(hidden, w->k[q], w->w_of[q], w->row_of[q], w->space);
+        memset(w->p[q], 0, w->n[q] * hidden * sizeof(float));
+        product(w->n[q], hidden, w->k[q], w->f[q], w->k[q], w->space, hidden, w->p[q], hidden);
+    }
+    float *w_factor = w->space + most * hidden;
+    turned(hidden, w->inputs, w->w, w->row, w->space);
+    if (w->parts) turned(w->width, w->parts, w->w_factor, w->parts, w_factor);
+#pragma omp parallel for num_threads((int)w->threads) schedule(static, 1) if (w->threads > 1)
+    for (int64_t t = 0; t < w->threads; t++) forward_range(w, cut(w, t), cut(w, t + 1), w->space, w_factor);
+}
+
+/* space: 2H * (widest input, padded) floats, 2H * C, parts * C, then (most rows of a source) * (widest, padded) */
+void gated_backward(const Work *w) {
+    int64_t hidden = 2 * w->hidden, padded = padded_to_vectors(w->inputs), most = padded;
+    for (int q = 0; q < SOURCES; q++)
+        if (w->f[q] && padded_to_vectors(w->k[q]) > most) most = padded_to_vectors(w->k[q]);
+    float *second = w->space + hidden * most, *w_factor = second + hidden * w->width, *rows = w_factor + w->parts * w->width;
+    for (int64_t h = 0; h < hidden; h++)
+        for (int64_t k = 0; k < padded; k++) w->space[h * padded + k] = k < w->inputs ? w->w[h * w->row + k] : 0.0f;
+    if (w->later)
+        for (int half = 0; half < 2; half++) turned(w->hidden, w->width, w->w2 + half * w->hidden * w->width, w->width, second + half * w->hidden * w->width);
+    if (w->parts) turned(w->width, w->parts, w->w_factor, w->parts, w_factor);
+    for (int q = 0; q < SOURCES; q++)
+        if (w->f[q]) memset(w->p[q], 0, (q ? w->threads : 1) * w->n[q] * hidden * sizeof(float));
+#pragma omp parallel for num_threads((int)w->threads) schedule(static, 1) if (w->threads > 1)
+    for (int64_t t = 0; t < w->threads; t++) backward_range(w, cut(w, t), cut(w, t + 1), w->space, padded, second, w_factor, (int)t);
+    for (int q = 0; q < SOURCES; q++) {
+        if (!w->f[q]) continue;
+        int64_t k = w->k[q], wide = padded_to_vectors(k), size = w->n[q] * hidden;
+        for (int64_t t = 1; q && t < w->threads; t++)
+            for (int64_t i = 0; i < size; i += VL) *(vf *)(w->p[q] + i) += *(const vf *)(w->p[q] + t * size + i);
+        for (int64_t h = 0; h < hidden; h++)
+            for (int64_t i = 0; i < wide; i++) w->space[h * wide + i] = i < k ? w->w_of[q][h * w->row_of[q] + i] : 0.0f;
+        memset(rows, 0, w->n[q] * wide * sizeof(float));
+        product(w->n[q], wide, hidden, w->p[q], hidden, w->space, wide, rows, wide);
+        for (int64_t r = 0; r < w->n[q]; r++)
+            for (int64_t i = 0; i < k; i++) w->g_f[q][r * k + i] += rows[r * wide + i];
+        if (w->residual && w->summed && q == 0)
+            for (int64_t i = 0; i < w->n[q] * k; i++) w->g_f[q][i] += w->g[i];
+    }
+}
