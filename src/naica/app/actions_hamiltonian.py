@@ -1,0 +1,233 @@
+"""Answers about Hamiltonians: sets made and looked at, networks trained and judged, bands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from naica.app.answer import Answer, Table, number
+from naica.app.requests_hamiltonian import BandsRequest, EvaluateHamiltonianRequest, InfoRequest, MakeRequest, TrainHamiltonianRequest
+from naica.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from naica.hamiltonian.evaluate import Errors
+    from naica.hamiltonian.matrices import OrbitalMatrices
+    from naica.hamiltonian.store import HamiltonianSet
+
+Report = Callable[[int, int], None]
+
+
+def make(request: MakeRequest, progress: Report = lambda done, total: None) -> Answer:
+    """Run a code on many structures; what fails is listed with its reason."""
+    from naica.hamiltonian.sets import SETS, folder_of
+    from naica.hamiltonian.workflow import failures
+    from naica.hamiltonian.workflow import make as run
+
+    if len(request.what) == 1 and request.what[0] in SETS:
+        one = SETS[request.what[0]]
+        code, settings, rows = one.source, {**one.settings, **request.settings}, one.structures()
+        place = request.out or folder_of(one.name)
+    else:
+        from naica.app.structures import read_structures
+
+        good, bad = read_structures(tuple(Path(w) for w in request.what))
+        if bad:
+            raise InputError(f"{bad[0].name}: {bad[0].reason}")
+        if request.out is None:
+            raise ConfigError(f"a folder for the set is missing; give --out FOLDER (or name a set: {', '.join(SETS)})")
+        code, settings, rows, place = request.source, dict(request.settings), [(n.name, n.crystal) for n in good], request.out
+    rows = rows[: request.most]
+    names = [name.replace("/", "_") for name, _ in rows]
+    found = run(
+        [c for _, c in rows], place, code, settings, names=names, workers=request.workers, progress=lambda p: progress(p.done + p.failed, p.total)
+    )
+    lost = {name: reasons[-1] for name, reasons in failures(place).items() if name not in set(found.names)}
+    table = Table(("structure", "reason"), tuple((n, r) for n, r in list(lost.items())[:20]), title="not made") if lost else None
+    data = {"folder": str(place), "structures": len(found), "failed": lost}
+    return Answer(data, (f"{len(found)} structures in {place}", *((table,) if table else ())))
+
+
+def opened(source: str) -> HamiltonianSet:
+    """A set by folder or by name (InputError where it is not made yet, with how to)."""
+    from naica.hamiltonian.sets import SETS, folder_of
+    from naica.hamiltonian.store import HamiltonianSet
+
+    if source in SETS and not Path(source).exists():
+        if not any(folder_of(source).glob("*.h5")):
+            raise InputError(f"the set {source} is not made yet; run: naica hamiltonian make {source}")
+        return HamiltonianSet(folder_of(source))
+    return HamiltonianSet(source)
+
+
+def info(request: InfoRequest) -> Answer:
+    """What a set holds; every structure is tested."""
+    from naica.hamiltonian.checks import findings
+
+    found = opened(request.source)
+    failed: list[tuple[str, str]] = []
+    formulas: dict[str, int] = {}
+    worst: dict[str, float] = {}
+    for name, m in zip(found.names, found, strict=True):
+        formulas[m.crystal.formula] = formulas.get(m.crystal.formula, 0) + 1
+        for one in findings(m):
+            worst[one.name] = max(worst.get(one.name, -np.inf), one.value)
+            if not one.passed:
+                failed.append((name, str(one)))
+    first = found[0]
+    rows = (
+        ("structures", str(len(found))),
+        ("formulas", ", ".join(f"{f} {n}" for f, n in sorted(formulas.items(), key=lambda x: -x[1])[:12]) + (" …" if len(formulas) > 12 else "")),
+        ("basis", ", ".join(f"{b.symbol} {b.text}" for b in found.basis.values())),
+        ("matrices", ", ".join(first.blocks)),
+        ("level of theory", str(first.level or "unknown")),
+        *((f"worst of: {name}", f"{value:.2e}") for name, value in worst.items()),
+        ("tests failed", str(len(failed))),
+    )
+    data = {"structures": len(found), "formulas": formulas, "worst": worst, "failed": failed, "level": str(first.level or "")}
+    return Answer(data, (Table(("what", "value"), rows), *(f"{n}: {t}" for n, t in failed[:10])), exit_code=2 if failed else 0)
+
+
+def _parts(found: HamiltonianSet, test: float, seed: int = 0) -> tuple[list[int], list[int]]:
+    """Rows to train on and to test on: drawn once, the same for every caller."""
+    order = np.random.default_rng(seed + 1234).permutation(len(found))
+    held = round(test * len(found))
+    return sorted(order[held:].tolist()), sorted(order[:held].tolist())
+
+
+def train(request: TrainHamiltonianRequest, progress: Report = lambda done, total: None) -> Answer:
+    """Train a network; a share of the set is held out and judged."""
+    from naica.hamiltonian.evaluate import compared
+    from naica.hamiltonian.learn import HamiltonianConfig, fit, load
+    from naica.training.config import from_mapping
+
+    found = opened(request.source)
+    config = from_mapping(HamiltonianConfig, request.settings, "training")
+    rows, held = _parts(found, request.test)
+    rows = rows[: request.most]
+    begun = load(request.start)[0] if request.start is not None else None
+    result = fit([found[k] for k in rows], config, request.out, start=begun, progress=lambda row: progress(int(row["epoch"]), config.epochs))
+    judged = compared(result.model, [found[k] for k in held[:40]]) if held else {}
+    data = {"model": str(request.out), "trained_on": len(rows), "history": result.rows[-1:], "test": {n: asdict(e) for n, e in judged.items()}}
+    return Answer(data, (f"trained on {len(rows)} structures: {request.out}", *(_tables(judged) if judged else ())))
+
+
+def evaluate(request: EvaluateHamiltonianRequest, progress: Report = lambda done, total: None) -> Answer:
+    """Errors of H by range and of bands, beside the baselines."""
+    from naica.hamiltonian.evaluate import compared
+    from naica.hamiltonian.learn import load
+
+    found = opened(request.source)
+    model, card = load(request.model)
+    rows = range(len(found)) if request.part == "all" else _parts(found, 0.2)[request.part == "test"]
+    chosen = [k for k in rows if fnmatch(found.names[k], request.match)][: request.most]
+    if not chosen:
+        raise InputError(f"no structure of {request.source} is called {request.match!r}; names look like {found.names[0]!r}")
+    judged = compared(model, [found[k] for k in chosen], request.bands)
+    data = {"model": str(request.model), "level": card.get("level", ""), "structures": len(chosen), **{n: asdict(e) for n, e in judged.items()}}
+    return Answer(data, _tables(judged))
+
+
+def _tables(judged: dict[str, Errors]) -> tuple[Table, ...]:
+    names = tuple(judged)
+    any_one = next(iter(judged.values()))
+    lines: list[tuple[str, ...]] = []
+    for key in any_one.ranges:
+        lines.append((f"H, {key}", *(number(1e3 * judged[n].ranges[key], 2) for n in names)))
+    for label, key in (("bands, occupied", "occupied"), ("bands, four lowest empty", "empty"), ("gaps", "gap")):
+        lines.append((label, *(number(1e3 * getattr(judged[n], key), 1) for n in names)))
+    shells = tuple((key, *(number(1e3 * judged[n].shells[key], 2) for n in names)) for key in any_one.shells)
+    title = f"mean absolute error (meV) on {any_one.structures} structures, μ removed"
+    return (Table(("", *names), tuple(lines), title, right=names), Table(("shells", *names), shells, "H by pair of shells (meV)", right=names))
+
+
+# --- bands --------------------------------------------------------------------------------------------------------------------------------------
+def bands(request: BandsRequest, progress: Report = lambda done, total: None) -> Answer:
+    """Bands, gap, Fermi level and density of states of one structure, and a picture."""
+    from naica.hamiltonian import bands as electrons
+
+    matrices, where = _matrices(request)
+    n, large = matrices.n_orbitals, matrices.n_orbitals > electrons.DENSE_UP_TO
+    count = matrices.electrons or sum(matrices.basis[int(z)].electrons for z in matrices.crystal.numbers)
+    walk = electrons.path(matrices, request.points, request.path)
+    notes = []
+    if large:
+        around = request.around if request.around is not None else _middle(matrices)
+        states = request.states or 24
+        rows = []
+        for k in walk.kpoints:
+            rows.append(electrons.solve(matrices, k, states, around).energies)
+            progress(len(rows), len(walk.kpoints))
+        energies = np.stack(rows)
+        fermi, told, density = around, {"fermi": around, "gap": None, "direct": None, "metal": None}, None
+        notes.append(f"{n} orbitals: {states} states around {around:.2f} eV by shift and invert; no Fermi level is counted and no density drawn")
+    else:
+        mesh = electrons.mesh_for(matrices, 0.3)
+        grid = electrons.all_energies(matrices, mesh)
+        rows = []
+        for k in walk.kpoints:
+            rows.append(electrons.eigenvalues(matrices, k))
+            progress(len(rows), len(walk.kpoints))
+        least = min(len(r) for r in rows)
+        energies = np.stack([r[:least] for r in rows])
+        if not count:
+            raise InputError("the number of valence electrons is unknown: the basis of this set does not say it")
+        # edges may lie on the path, between the points of the mesh
+        filled = electrons.filling(
+            np.concatenate([grid[:, :least], energies]), np.concatenate([mesh, walk.kpoints]), count
+        )
+        if filled.metal:
+            filled = electrons.filling(grid, mesh, count)
+        fermi = filled.fermi
+        told = {"fermi": fermi, "gap": filled.gap, "direct": filled.direct, "metal": filled.metal, "valence": filled.valence, "conduction": filled.conduction}
+        density = electrons.density_of_states(matrices, mesh, window=(fermi - request.window, fermi + request.window)) if request.density else None
+    picture = request.out or Path(f"{Path(request.file).stem}-bands.png")
+    _draw(picture, walk, energies, fermi, density, request.window, where)
+    gap = "not counted" if told["gap"] is None else ("metal, no gap" if told["metal"] else f"{told['gap']:.3f} eV, {'direct' if told['direct'] else 'indirect'}")
+    lines = (("structure", f"{matrices.crystal.formula}, {len(matrices.crystal)} atoms, {n} orbitals"), ("Fermi level", f"{fermi:.3f} eV"), ("gap", gap), ("by", where))
+    data = {**told, "orbitals": n, "kpoints": walk.kpoints, "energies": energies, "picture": str(picture), "by": where}
+    return Answer(data, (Table(("what", "value"), lines),), (f"wrote {picture}", *notes))
+
+
+def _matrices(request: BandsRequest) -> tuple[OrbitalMatrices, str]:
+    """From a model and a file, or of a structure of a set: SET:NAME or SET:NUMBER."""
+    if request.model is None:
+        name, _, row = request.file.rpartition(":")
+        if not name:
+            raise ConfigError("bands need --model FOLDER, or a structure of a set as SET:NAME or SET:NUMBER")
+        found = opened(name)
+        place = int(row) if row.isdigit() else (found.names.index(row) if row in found.names else -1)
+        if not 0 <= place < len(found):
+            raise InputError(f"{name} has no structure {row!r}; it has {len(found)}, called for example {found.names[0]!r}")
+        return found[place], f"the matrices of {name}, {found.names[place]}"
+    from naica.hamiltonian.learn import load
+    from naica.structure.io import read
+
+    model, card = load(request.model)
+    crystal = read(request.file)
+    if request.supercell != (1, 1, 1):
+        crystal = crystal.supercell(request.supercell)
+    return model.predict(crystal), f"{request.model} (learned from {card.get('level') or 'an unknown level'})"
+
+
+def _middle(matrices: OrbitalMatrices) -> float:
+    """An energy near the Fermi level of a large cell: where that of its middle part lies is not known, so the mean on-site energy serves."""
+    raise InputError(f"{matrices.n_orbitals} orbitals: say where to look, --around EV (the Fermi level of a small cell of the same material)")
+
+
+def _draw(picture: Path, walk: Any, energies: Any, fermi: float, density: Any, window: float, title: str) -> None:
+    from naica.insight.band_plots import band_figure
+
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    band_figure(walk, energies, fermi, density, window=(-window, window), title=title).savefig(picture)
+
+
+def set_names() -> Sequence[str]:
+    """Names of sets that can be made."""
+    from naica.hamiltonian.sets import SETS
+
+    return list(SETS)
