@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # extra vacuum (Å) for ASE calculators that want a full cell around molecules and slabs
 _VACUUM = 8.0
+# Å: nearer ones than this are found for ASE calculators, which do not say
+_NEAR = 1.2
 LENNARD_JONES = "lennard-jones"
 
 
@@ -39,7 +41,7 @@ class Evaluated(Evaluation):
     Parameters
     ----------
     complaints : by system, why it could not be computed; its numbers are NaN
-    nearest : (B) the shortest distance in Å; infinite where nobody is within the cut-off, NaN where nobody looked
+    nearest : (B) the shortest distance in Å; infinite where nobody is within the cut-off (1.2 Å for ASE calculators)
     """
 
     complaints: Mapping[int, str] = field(default_factory=dict)
@@ -138,19 +140,25 @@ class Looped:
     """An evaluator of an ASE calculator, one system after the other.
 
     Calculators remember (neighbour lists, charge densities), so what they say may depend on what they were asked before. With several
-    systems they are reset between them.
+    systems they are reset between them. A calculator without stresses says NaN.
     """
 
     def __init__(self, calc: Calculator, elements: tuple[str, ...] | None = None) -> None:
         self.calc, self.elements, self.calls = calc, elements, 0
-        self._last: Any = None
+        self.near = Neighbours(_NEAR)
 
     def evaluate(self, systems: Systems) -> Evaluated:
         """Each system on its own; an exception is its complaint."""
         self.calls += len(systems)
-        return _joined([self._one(systems.take([k]), len(systems) == 1) for k in range(len(systems))])
+        batch, complaints = self.near.batch(systems)
+        nearest = _nearest(batch)
+        return _joined(
+            [self._one(systems.take([k]), nearest[k : k + 1], complaints.get(k), len(systems) == 1) for k in range(len(systems))]
+        )
 
-    def _one(self, system: Systems, alone: bool) -> Evaluated:
+    def _one(self, system: Systems, nearest: Tensor, complaint: str | None, alone: bool) -> Evaluated:
+        if complaint is not None:
+            return _nothing(system, {0: complaint})
         try:
             atoms = boxed(system.crystals()[0])
             if not alone:
@@ -158,21 +166,23 @@ class Looped:
             atoms.calc = self.calc
             energy, forces = float(atoms.get_potential_energy()), np.array(atoms.get_forces(), dtype=np.float64)
             stress = np.zeros((3, 3))
-            if bool(system.pbc.all()) and "stress" in self.calc.implemented_properties:
-                stress = np.array(atoms.get_stress(voigt=False), dtype=np.float64)
+            if bool(system.pbc.all()):
+                known = "stress" in self.calc.implemented_properties
+                stress = np.array(atoms.get_stress(voigt=False), dtype=np.float64) if known else np.full((3, 3), np.nan)
         except Exception as error:  # whatever a foreign calculator throws is this system's failure
             self.calc.reset()  # type: ignore[no-untyped-call]
             return _nothing(system, {0: f"{type(error).__name__}: {error}"})
-        unknown = torch.full((1,), torch.nan, dtype=torch.float64)
         return Evaluated(
-            torch.tensor([energy], dtype=torch.float64), torch.from_numpy(forces), torch.from_numpy(stress)[None], {}, {}, unknown
+            torch.tensor([energy], dtype=torch.float64), torch.from_numpy(forces), torch.from_numpy(stress)[None], {}, {}, nearest
         )
 
     def select(self, rows: Sequence[int], added: int = 0) -> None:
-        """Nothing is kept by system."""
+        """Keep what is known of who is near."""
+        self.near.select(rows, added)
 
     def forget(self) -> None:
-        """Reset the calculator."""
+        """Reset the calculator, and look anew who is near."""
+        self.near.forget()
         self.calc.reset()  # type: ignore[no-untyped-call]
 
 

@@ -697,5 +697,7 @@ def _whole(state: State) -> None:
         raise InputError(
             f"system {open_ones[0]} does not repeat in three directions, so it has no pressure; take nve, langevin or nvt for it"
         )
+    if not bool(torch.isfinite(state.stress).all()):
+        raise InputError("the potential gives no stress, so there is no pressure to hold; take nve, langevin or nvt")
     if not bool(state.mobile.all()):
         raise InputError("atoms cannot be fixed in space while the cell changes; take nve, langevin or nvt, or free them")

@@ -449,7 +449,8 @@ def _pack(arrays: Mapping[str, Any]) -> bytes:
     held = {name: value for name, value in arrays.items() if isinstance(value, np.ndarray)}
     rest = {name: value for name, value in arrays.items() if name not in held}
     out = io.BytesIO()
-    np.savez_compressed(out, **held, __plain__=np.frombuffer(json.dumps(rest).encode(), dtype=np.uint8))
+    held["__plain__"] = np.frombuffer(json.dumps(rest).encode(), dtype=np.uint8)
+    np.savez_compressed(out, allow_pickle=False, **held)
     return out.getvalue()
 
 
