@@ -96,8 +96,7 @@ class Goal:
         if self.method not in ("auto", "lbfgs", "fire"):
             raise ConfigError(f"unknown optimiser {self.method!r}; expected auto, lbfgs or fire")
         if self.batch_atoms < 1 or not np.isfinite(self.pressure):
-            raise InputError(f"batches of {self.batch_atoms} atoms, pressure {self.pressure} eV/Å³; expected at least 1, and a finite
-            number")
+            raise InputError(f"batches of {self.batch_atoms} atoms, {self.pressure} eV/Å³; expected at least 1, and a finite number")
 
     def alone(self) -> Goal:
         """The same with one crystal at a time."""
@@ -336,9 +335,7 @@ class _Batch:
         largest.scatter_reduce_(0, self.start.system, (forces * forces).sum(1), "amax")
         return torch.maximum(largest, (cell_forces * cell_forces).sum(2).amax(1)).sqrt()
 
-    def _judge(
-        self, systems: Systems, found: Evaluated, left: Tensor, ended: dict[int, Relaxed], again: list[_Member]
-    ) -> set[int]:
+    def _judge(self, systems: Systems, found: Evaluated, left: Tensor, ended: dict[int, Relaxed], again: list[_Member]) -> set[int]:
         """Who leaves the batch, and with what result."""
         leaving = set()
         largest = torch.zeros(len(self.members), dtype=torch.float64)
