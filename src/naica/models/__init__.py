@@ -30,11 +30,15 @@ _BUILT_IN = {
     "gnome": "naica.models.gnome:GNoME",
     "megnet": "naica.models.megnet:MEGNet",
     "schnet": "naica.models.schnet:SchNet",
+    "mace": "naica.models.mace:MACE",
+    "nequip": "naica.models.nequip:NequIP",
+    "painn": "naica.models.painn:PaiNN",
     "m3gnet": "naica.models.m3gnet:M3GNet",
     "chgnet": "naica.models.chgnet:CHGNet",
     "orbnet": "naica.models.orbnet:OrbNet",
     "orbital-graph": "naica.models.orbital_graph:OrbitalGraph",
     "gnome-composition": "naica.models.gnome:GNoMEComposition",
+    "deeph2": "naica.models.deeph2:DeepH2",
     "selenite": "naica.models.selenite:Selenite",
 }
 

@@ -162,3 +162,9 @@ class Bessel(nn.Module):
         """(E) Å → (E, number)."""
         height = envelope(length, self.cutoff, self.power) * sqrt(2 / self.cutoff) / length
         return torch.sin((length / self.cutoff)[:, None] * self.frequencies) * height[:, None]
+
+
+def bessel_functions(length: Tensor, number: int, cutoff: float, power: int) -> Tensor:
+    """``sin(nπd / r_c) / d`` times an `envelope`, n = 1 … `number`: lengths (E) in Å → (E, number)."""
+    waves = torch.arange(1, number + 1, dtype=length.dtype, device=length.device) * (pi / cutoff)
+    return torch.sin(length[:, None] * waves) * (envelope(length, cutoff, power) / length)[:, None]
