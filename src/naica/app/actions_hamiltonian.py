@@ -44,7 +44,13 @@ def make(request: MakeRequest, progress: Report = lambda done, total: None) -> A
     rows = rows[: request.most]
     names = [name.replace("/", "_") for name, _ in rows]
     found = run(
-        [c for _, c in rows], place, code, settings, names=names, workers=request.workers, progress=lambda p: progress(p.done + p.failed, p.total)
+        [c for _, c in rows],
+        place,
+        code,
+        settings,
+        names=names,
+        workers=request.workers,
+        progress=lambda p: progress(p.done + p.failed, p.total),
     )
     lost = {name: reasons[-1] for name, reasons in failures(place).items() if name not in set(found.names)}
     table = Table(("structure", "reason"), tuple((n, r) for n, r in list(lost.items())[:20]), title="not made") if lost else None
@@ -81,7 +87,10 @@ def info(request: InfoRequest) -> Answer:
     first = found[0]
     rows = (
         ("structures", str(len(found))),
-        ("formulas", ", ".join(f"{f} {n}" for f, n in sorted(formulas.items(), key=lambda x: -x[1])[:12]) + (" …" if len(formulas) > 12 else "")),
+        (
+            "formulas",
+            ", ".join(f"{f} {n}" for f, n in sorted(formulas.items(), key=lambda x: -x[1])[:12]) + (" …" if len(formulas) > 12 else ""),
+        ),
         ("basis", ", ".join(f"{b.symbol} {b.text}" for b in found.basis.values())),
         ("matrices", ", ".join(first.blocks)),
         ("level of theory", str(first.level or "unknown")),
@@ -110,9 +119,16 @@ def train(request: TrainHamiltonianRequest, progress: Report = lambda done, tota
     rows, held = _parts(found, request.test)
     rows = rows[: request.most]
     begun = load(request.start)[0] if request.start is not None else None
-    result = fit([found[k] for k in rows], config, request.out, start=begun, progress=lambda row: progress(int(row["epoch"]), config.epochs))
+    result = fit(
+        [found[k] for k in rows], config, request.out, start=begun, progress=lambda row: progress(int(row["epoch"]), config.epochs)
+    )
     judged = compared(result.model, [found[k] for k in held[:40]]) if held else {}
-    data = {"model": str(request.out), "trained_on": len(rows), "history": result.rows[-1:], "test": {n: asdict(e) for n, e in judged.items()}}
+    data = {
+        "model": str(request.out),
+        "trained_on": len(rows),
+        "history": result.rows[-1:],
+        "test": {n: asdict(e) for n, e in judged.items()},
+    }
     return Answer(data, (f"trained on {len(rows)} structures: {request.out}", *(_tables(judged) if judged else ())))
 
 
@@ -128,7 +144,12 @@ def evaluate(request: EvaluateHamiltonianRequest, progress: Report = lambda done
     if not chosen:
         raise InputError(f"no structure of {request.source} is called {request.match!r}; names look like {found.names[0]!r}")
     judged = compared(model, [found[k] for k in chosen], request.bands)
-    data = {"model": str(request.model), "level": card.get("level", ""), "structures": len(chosen), **{n: asdict(e) for n, e in judged.items()}}
+    data = {
+        "model": str(request.model),
+        "level": card.get("level", ""),
+        "structures": len(chosen),
+        **{n: asdict(e) for n, e in judged.items()},
+    }
     return Answer(data, _tables(judged))
 
 
@@ -142,10 +163,13 @@ def _tables(judged: dict[str, Errors]) -> tuple[Table, ...]:
         lines.append((label, *(number(1e3 * getattr(judged[n], key), 1) for n in names)))
     shells = tuple((key, *(number(1e3 * judged[n].shells[key], 2) for n in names)) for key in any_one.shells)
     title = f"mean absolute error (meV) on {any_one.structures} structures, μ removed"
-    return (Table(("", *names), tuple(lines), title, right=names), Table(("shells", *names), shells, "H by pair of shells (meV)", right=names))
+    return (
+        Table(("", *names), tuple(lines), title, right=names),
+        Table(("shells", *names), shells, "H by pair of shells (meV)", right=names),
+    )
 
 
-# --- bands --------------------------------------------------------------------------------------------------------------------------------------
+# --- bands -------------------------------------------------------------------------------------------------------------
 def bands(request: BandsRequest, progress: Report = lambda done, total: None) -> Answer:
     """Bands, gap, Fermi level and density of states of one structure, and a picture."""
     from naica.hamiltonian import bands as electrons
@@ -156,7 +180,9 @@ def bands(request: BandsRequest, progress: Report = lambda done, total: None) ->
     walk = electrons.path(matrices, request.points, request.path)
     notes = []
     if large:
-        around = request.around if request.around is not None else _middle(matrices)
+        if request.around is None:
+            raise InputError(f"{n} orbitals: say where to look, --around EV (the Fermi level of a small cell of the same material)")
+        around = request.around
         states = request.states or 24
         rows = []
         for k in walk.kpoints:
@@ -164,7 +190,9 @@ def bands(request: BandsRequest, progress: Report = lambda done, total: None) ->
             progress(len(rows), len(walk.kpoints))
         energies = np.stack(rows)
         fermi, told, density = around, {"fermi": around, "gap": None, "direct": None, "metal": None}, None
-        notes.append(f"{n} orbitals: {states} states around {around:.2f} eV by shift and invert; no Fermi level is counted and no density drawn")
+        notes.append(
+            f"{n} orbitals: {states} states around {around:.2f} eV by shift and invert; no Fermi level is counted and no density drawn"
+        )
     else:
         mesh = electrons.mesh_for(matrices, 0.3)
         grid = electrons.all_energies(matrices, mesh)
@@ -177,18 +205,36 @@ def bands(request: BandsRequest, progress: Report = lambda done, total: None) ->
         if not count:
             raise InputError("the number of valence electrons is unknown: the basis of this set does not say it")
         # edges may lie on the path, between the points of the mesh
-        filled = electrons.filling(
-            np.concatenate([grid[:, :least], energies]), np.concatenate([mesh, walk.kpoints]), count
-        )
+        filled = electrons.filling(np.concatenate([grid[:, :least], energies]), np.concatenate([mesh, walk.kpoints]), count)
         if filled.metal:
             filled = electrons.filling(grid, mesh, count)
         fermi = filled.fermi
-        told = {"fermi": fermi, "gap": filled.gap, "direct": filled.direct, "metal": filled.metal, "valence": filled.valence, "conduction": filled.conduction}
-        density = electrons.density_of_states(matrices, mesh, window=(fermi - request.window, fermi + request.window)) if request.density else None
+        told = {
+            "fermi": fermi,
+            "gap": filled.gap,
+            "direct": filled.direct,
+            "metal": filled.metal,
+            "valence": filled.valence,
+            "conduction": filled.conduction,
+        }
+        density = (
+            electrons.density_of_states(matrices, mesh, window=(fermi - request.window, fermi + request.window))
+            if request.density
+            else None
+        )
     picture = request.out or Path(f"{Path(request.file).stem}-bands.png")
     _draw(picture, walk, energies, fermi, density, request.window, where)
-    gap = "not counted" if told["gap"] is None else ("metal, no gap" if told["metal"] else f"{told['gap']:.3f} eV, {'direct' if told['direct'] else 'indirect'}")
-    lines = (("structure", f"{matrices.crystal.formula}, {len(matrices.crystal)} atoms, {n} orbitals"), ("Fermi level", f"{fermi:.3f} eV"), ("gap", gap), ("by", where))
+    gap = (
+        "not counted"
+        if told["gap"] is None
+        else ("metal, no gap" if told["metal"] else f"{told['gap']:.3f} eV, {'direct' if told['direct'] else 'indirect'}")
+    )
+    lines = (
+        ("structure", f"{matrices.crystal.formula}, {len(matrices.crystal)} atoms, {n} orbitals"),
+        ("Fermi level", f"{fermi:.3f} eV"),
+        ("gap", gap),
+        ("by", where),
+    )
     data = {**told, "orbitals": n, "kpoints": walk.kpoints, "energies": energies, "picture": str(picture), "by": where}
     return Answer(data, (Table(("what", "value"), lines),), (f"wrote {picture}", *notes))
 
@@ -205,18 +251,16 @@ def _matrices(request: BandsRequest) -> tuple[OrbitalMatrices, str]:
             raise InputError(f"{name} has no structure {row!r}; it has {len(found)}, called for example {found.names[0]!r}")
         return found[place], f"the matrices of {name}, {found.names[place]}"
     from naica.hamiltonian.learn import load
+    from naica.structure import Crystal
     from naica.structure.io import read
 
     model, card = load(request.model)
     crystal = read(request.file)
+    if not isinstance(crystal, Crystal):
+        raise InputError(f"{request.file} holds {len(crystal)} structures; expected one")
     if request.supercell != (1, 1, 1):
         crystal = crystal.supercell(request.supercell)
     return model.predict(crystal), f"{request.model} (learned from {card.get('level') or 'an unknown level'})"
-
-
-def _middle(matrices: OrbitalMatrices) -> float:
-    """An energy near the Fermi level of a large cell: where that of its middle part lies is not known, so the mean on-site energy serves."""
-    raise InputError(f"{matrices.n_orbitals} orbitals: say where to look, --around EV (the Fermi level of a small cell of the same material)")
 
 
 def _draw(picture: Path, walk: Any, energies: Any, fermi: float, density: Any, window: float, title: str) -> None:

@@ -1,7 +1,7 @@
 """From H(R) and S(R) to what electrons do: eigenvalues, Fermi level, gap, densities of states, charges, effective masses.
 
-Small cells are solved whole; large ones by shift and invert around an energy, which needs only the sparse matrices. Overlaps that are nearly
-singular are told and their worst directions left out (whole solver), because noise in H is amplified by them without bound.
+Small cells are solved whole; large ones by shift and invert around an energy, which needs only the sparse matrices. Overlaps that are
+nearly singular are told and their worst directions left out (whole solver), because noise in H is amplified by them without bound.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ def _nearly_singular(s: NDArray[Any]) -> bool:
 def _projected(h: NDArray[Any], s: NDArray[Any], vectors: bool) -> Solved:
     values, directions = linalg.eigh(s)
     if values[0] < -1e-4:
-        raise InputError(f"S has the eigenvalue {values[0]:.2g}; expected none below 0: it was cut off at too short a distance. S must never be cut")
+        raise InputError(
+            f"S has the eigenvalue {values[0]:.2g}; expected none below 0: it was cut off at too short a distance. S must never be cut"
+        )
     good = values > LEAST_OVERLAP
     x = directions[:, good] / np.sqrt(values[good])
     energies, inner = linalg.eigh(x.conj().T @ h @ x)
@@ -108,10 +110,8 @@ def _projected(h: NDArray[Any], s: NDArray[Any], vectors: bool) -> Solved:
 def _nearest(found: Solved, states: int | None, around: float | None) -> Solved:
     if states is None or states >= len(found.energies):
         return found
-    if around is None:
-        keep = np.arange(states)
-    else:
-        keep = np.sort(np.argsort(np.abs(found.energies - around), kind="stable")[:states])
+    order = np.arange(len(found.energies)) if around is None else np.argsort(np.abs(found.energies - around), kind="stable")
+    keep = np.sort(order[:states])
     return Solved(found.energies[keep], None if found.vectors is None else found.vectors[:, keep], found.left_out)
 
 
@@ -128,13 +128,13 @@ def _shift_invert(matrices: OrbitalMatrices, k: Any, states: int, around: float,
     return Solved(energies[order], found[:, order] if vectors else None)
 
 
-# --- filling the states ---------------------------------------------------------------------------------------------------------------------
+# --- filling the states ------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Filling:
     """How a mesh of k points is filled.
 
-    `fermi` eV; `gap` eV, 0 for a metal; `direct` whether valence and conduction edge lie at one k point; `valence`, `conduction` edges in eV
-    and `valence_k`, `conduction_k` where (fractional).
+    `fermi` eV; `gap` eV, 0 for a metal; `direct` whether valence and conduction edge lie at one k point; `valence`, `conduction` edges in
+    eV and `valence_k`, `conduction_k` where (fractional).
     """
 
     fermi: float
@@ -215,7 +215,7 @@ def all_energies(matrices: OrbitalMatrices, kpoints: Array, kind: str = "H") -> 
     return np.stack([np.pad(r, (0, most - len(r)), constant_values=np.nan) for r in rows])
 
 
-# --- densities of states and charges ---------------------------------------------------------------------------------------------------------
+# --- densities of states and charges -----------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Density:
     """States per eV and cell at `energies` (E) eV: `total` (E), and `parts` by name (element and shell, for example ``C p``)."""
@@ -226,7 +226,11 @@ class Density:
 
 
 def density_of_states(
-    matrices: OrbitalMatrices, kpoints: Array | None = None, width: float = 0.1, points: int = 1000, window: tuple[float, float] | None = None
+    matrices: OrbitalMatrices,
+    kpoints: Array | None = None,
+    width: float = 0.1,
+    points: int = 1000,
+    window: tuple[float, float] | None = None,
 ) -> Density:
     """Density of states with Gaussians of `width` eV, projected on elements and shells by Mulliken weights Re c*·(S c)."""
     points_k = mesh_for(matrices) if kpoints is None else kpoints
@@ -322,10 +326,10 @@ def effective_masses(matrices: OrbitalMatrices, k: Array, band: int, step: float
         for b in range(a):
             four = energy(eye[a] + eye[b]) - energy(eye[a] - eye[b]) - energy(eye[b] - eye[a]) + energy(-eye[a] - eye[b])
             curvature[a, b] = curvature[b, a] = four / (4 * step**2)
-    return _HBAR2_OVER_ME / np.linalg.eigvalsh(curvature)
+    return np.asarray(_HBAR2_OVER_ME / np.linalg.eigvalsh(curvature))
 
 
-# --- paths --------------------------------------------------------------------------------------------------------------------------------------
+# --- paths -------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Path:
     """A walk through the Brillouin zone: `kpoints` (K, 3) fractional, `distance` (K) 1/Å, `ticks` (place, label) of special points."""

@@ -1,8 +1,8 @@
 """Atomic orbitals: the shells of each species, and the one place where the conventions of codes are translated.
 
 naica keeps every block in one convention ("std"): shells in the order the basis names them, inside a shell m = −l … l, real spherical
-harmonics with the usual signs (p: y, z, x; d: xy, yz, z², xz, x² − y²). This is also the order of e3nn. The tables below give, for each code,
-the place of every std orbital in the code's own order and its sign; they were verified on matrices of each code by the bond test of
+harmonics with the usual signs (p: y, z, x; d: xy, yz, z², xz, x² − y²). This is also the order of e3nn. The tables below give, for each
+code, the place of every std orbital in the code's own order and its sign; they were verified on matrices of each code by the bond test of
 `naica.hamiltonian.checks`.
 """
 
@@ -66,6 +66,11 @@ class Basis:
             found += [SHELL_NAMES.index(letter)] * int(count)
             rest = rest[digits + 1 :]
         return cls(element(species).number, tuple(found), name, electrons)
+
+    @classmethod
+    def named_by_number(cls, number: int, shells: str, name: str = "", electrons: float = 0.0) -> Basis:
+        """`named` for an atomic number."""
+        return cls.named(symbol(number), shells, name, electrons)
 
     @property
     def symbol(self) -> str:

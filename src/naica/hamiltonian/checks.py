@@ -1,7 +1,7 @@
 """What every set of matrices must pass before it is believed; run on each import.
 
-The bond test needs one calculation and nothing else: a two-centre overlap block, turned so that its bond lies along z, is diagonal in m in the
-right convention and in no other.
+The bond test needs one calculation and nothing else: a two-centre overlap block, turned so that its bond lies along z, is diagonal in m
+in the right convention and in no other.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How good a predicted Hamiltonian is: errors of H by range and by pair of shells, and what they do to bands, beside the baselines.
 
-The error of all elements of H says little: most are small, and superposed atoms already get them right. So it stands beside that of H₀, of the
-two-centre table alone, and of bands; μ is removed first, for H and H + μ S are the same physics.
+The error of all elements of H says little: most are small, and superposed atoms already get them right. So it stands beside that of H₀,
+of the two-centre table alone, and of bands; μ is removed first, for H and H + μ S are the same physics.
 """
 
 from __future__ import annotations
@@ -17,15 +17,20 @@ from naica.hamiltonian.matrices import OrbitalMatrices
 from naica.hamiltonian.model import HamiltonianModel
 
 Array = NDArray[np.float64]
-RANGES: tuple[tuple[str, float, float], ...] = (("on site", -1.0, 1e-6), ("to 3 Å", 1e-6, 3.0), ("3 to 6 Å", 3.0, 6.0), ("beyond 6 Å", 6.0, np.inf))
+RANGES: tuple[tuple[str, float, float], ...] = (
+    ("on site", -1.0, 1e-6),
+    ("to 3 Å", 1e-6, 3.0),
+    ("3 to 6 Å", 3.0, 6.0),
+    ("beyond 6 Å", 6.0, np.inf),
+)
 
 
 @dataclass(frozen=True)
 class Errors:
     """Mean absolute errors over some structures, eV.
 
-    `ranges` by name of ``RANGES`` and ``all``; `shells` by pair such as ``s-p`` (both orders together); `occupied` and `empty` of bands (the
-    four lowest empty ones), `gap` of the gaps of those that have one (NaN without); `structures` how many.
+    `ranges` by name of ``RANGES`` and ``all``; `shells` by pair such as ``s-p`` (both orders together); `occupied` and `empty` of bands
+    (the four lowest empty ones), `gap` of the gaps of those that have one (NaN without); `structures` how many.
     """
 
     ranges: dict[str, float]
@@ -98,15 +103,15 @@ def _count(true: OrbitalMatrices, error: Array, ranges: dict[str, list[float]], 
     numbers = true.crystal.numbers
     kinds = numbers[true.pairs]
     for a, b in np.unique(kinds, axis=0):
-        here = np.flatnonzero((kinds == (a, b)).all(axis=1))
+        chosen = np.flatnonzero((kinds == (a, b)).all(axis=1))
         left, right = true.basis[int(a)], true.basis[int(b)]
-        blocks = error[true.starts[here][:, None] + np.arange(left.size * right.size)].reshape(-1, left.size, right.size)
-        blocks = blocks * weight[here][:, None, None]
+        blocks = error[true.starts[chosen][:, None] + np.arange(left.size * right.size)].reshape(-1, left.size, right.size)
+        blocks = blocks * weight[chosen][:, None, None]
         for la, first in zip(left.shells, left.offsets, strict=True):
             for lb, second in zip(right.shells, right.offsets, strict=True):
                 own = shells.setdefault("-".join(sorted(("spdfgh"[la], "spdfgh"[lb]), key="spdfgh".index)), [0.0, 0.0])
                 own[0] += float(blocks[:, first : first + 2 * la + 1, second : second + 2 * lb + 1].sum())
-                own[1] += float(weight[here].sum()) * (2 * la + 1) * (2 * lb + 1)
+                own[1] += float(weight[chosen].sum()) * (2 * la + 1) * (2 * lb + 1)
 
 
 def _band_errors(true: OrbitalMatrices, guess: OrbitalMatrices, spacing: float) -> tuple[float, float, float]:

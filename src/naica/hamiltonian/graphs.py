@@ -1,4 +1,4 @@
-"""Structures with matrices as batches for networks: directed edges within a radius, and where each kept pair and its reverse lie among them."""
+"""Structures with matrices as batches for networks: directed edges within a radius, and where each pair and its reverse lie among them."""
 
 from __future__ import annotations
 
@@ -86,7 +86,9 @@ def _padded(matrices: OrbitalMatrices, layout: BlockLayout, values: NDArray[np.f
     return result.reshape(len(chosen), -1)
 
 
-def unpadded(matrices: OrbitalMatrices, layout: BlockLayout, chosen: NDArray[np.int64], padded: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+def unpadded(
+    matrices: OrbitalMatrices, layout: BlockLayout, chosen: NDArray[np.int64], padded: NDArray[np.float64], out: NDArray[np.float64]
+) -> None:
     """Write padded blocks (P, n²) of some pairs into flat values, in place."""
     kinds = matrices.crystal.numbers[matrices.pairs[chosen]]
     blocks = padded.reshape(len(chosen), layout.size, layout.size)

@@ -1,7 +1,8 @@
 """Blocks ↔ irreps: one change of basis for every pair of shells, so that networks speak of tensors of one degree and nothing else.
 
 All species share one padded block: for each l as many shells as the richest species has. A padded block (n, n) becomes, by one orthogonal
-matrix, tensors of degree J = |l₁ − l₂| … l₁ + l₂ for each pair of shells; J with l₁ + l₂ + J even are ordinary (parity (−1)^J), the others are
+matrix, tensors of degree J = |l₁ − l₂| … l₁ + l₂ for each pair of shells; J with l₁ + l₂ + J even are ordinary (parity (−1)^J), the
+others are
 pseudo-tensors, and both are needed. The transposed block has (−1)^(l₁ + l₂ − J) times the same numbers, so a pair and its reverse agree.
 """
 
@@ -93,7 +94,7 @@ class BlockLayout:
 
     @cached_property
     def change(self) -> Array:
-        """(n², n²) orthogonal: flattened padded block @ change = irreps, channel by channel in their order, (J, m, channel of (J, pseudo))."""
+        """(n², n²) orthogonal: flattened padded block @ change = irreps, by (J, pseudo), then m, then channel."""
         from naica.nn.solid import three_j
 
         starts = np.cumsum([0, *(2 * shell + 1 for shell in self.shells)])

@@ -133,7 +133,11 @@ def fit(
     run = _Run(model, c, train, validation, place, progress)
     run.go()
     if place is not None:
-        save(model, place, {"metrics": run.best_row(), "structures": len(matrices), "config": _plain(c), "level": str(matrices[0].level or "")})
+        save(
+            model,
+            place,
+            {"metrics": run.best_row(), "structures": len(matrices), "config": _plain(c), "level": str(matrices[0].level or "")},
+        )
     return Fitted(model, run.rows, place)
 
 
@@ -201,7 +205,9 @@ class _Run:
                 self.optimiser.zero_grad(set_to_none=True)
                 loss = loss_of(self.model, chosen)
                 if not torch.isfinite(loss):
-                    raise RunError(f"the loss is not a number any more in epoch {self.epoch + 1}; lower learning_rate ({self.c.learning_rate:g})")
+                    raise RunError(
+                        f"the loss is not a number any more in epoch {self.epoch + 1}; lower learning_rate ({self.c.learning_rate:g})"
+                    )
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.c.clip)
                 self.optimiser.step()
@@ -301,7 +307,7 @@ def mean_error(model: HamiltonianModel, samples: Sequence[Sample], most: int = 8
     return total / max(count, 1.0)
 
 
-# --- on disk ------------------------------------------------------------------------------------------------------------------------------------
+# --- on disk -----------------------------------------------------------------------------------------------------------
 def save(model: HamiltonianModel, folder: str | Path, told: Mapping[str, Any] | None = None) -> Path:
     """Weights and tables as safetensors, the rest as a JSON card."""
     from safetensors.torch import save_file

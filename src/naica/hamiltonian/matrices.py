@@ -1,7 +1,7 @@
 """`OrbitalMatrices`: H(R), S(R) and more of one structure, as blocks between atoms.
 
-A block is ``H_ij(R) = ⟨φ_i in cell 0 | H | φ_j in cell R⟩`` (eV), R relative to the positions as they are stored. Only half of the pairs are
-kept, the other half follows from ``H_ij(R) = H_ji(−R)†``: i < j, or i = j with R not below zero in the order of its numbers.
+A block is ``H_ij(R) = ⟨φ_i in cell 0 | H | φ_j in cell R⟩`` (eV), R relative to the positions as they are stored. Only half of the pairs
+are kept, the other half follows from ``H_ij(R) = H_ji(−R)†``: i < j, or i = j with R not below zero in the order of its numbers.
 ``H(k) = Σ_R exp(2πi k·R) H(R)``.
 """
 
@@ -78,7 +78,9 @@ class OrbitalMatrices:
             raise InputError(f"pairs {self.pairs.shape} and images {self.images.shape}; expected (P, 2) and (P, 3)")
         for kind, values in self.blocks.items():
             if kind not in KINDS or values.shape != (int(self.starts[-1]),):
-                raise InputError(f"blocks {kind!r} of shape {values.shape}; expected one of {', '.join(KINDS)} with {self.starts[-1]} numbers")
+                raise InputError(
+                    f"blocks {kind!r} of shape {values.shape}; expected one of {', '.join(KINDS)} with {self.starts[-1]} numbers"
+                )
 
     # --- shapes ----------------------------------------------------------------------------------------------------------
     @cached_property
@@ -178,7 +180,8 @@ class OrbitalMatrices:
                     i, j, *r = keys[place]
                     raise InputError(
                         f"{kind} of atoms {i} and {j}, R = {tuple(int(x) for x in r)}, is not hermitian: its two directions differ by "
-                        f"{np.abs(total[place] - block).max():.2g}; expected H_ij(R) = H_ji(−R)†. Is the order of the orbitals or the sign of R right?"
+                        f"{np.abs(total[place] - block).max():.2g}; expected H_ij(R) = H_ji(−R)†. "
+                        "Is the order of the orbitals or the sign of R right?"
                     )
                 else:
                     total[place] = (total[place] + block) / 2

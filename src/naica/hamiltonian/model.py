@@ -1,8 +1,9 @@
 """`HamiltonianModel`: an equivariant network whose tensors become blocks of H, hermitian by construction.
 
-What it says of a structure is ``H = μ S + H₀ + T(d) + network``: H₀ the Hamiltonian of superposed atomic densities where a set has one (else 0),
-T the two-centre table fitted to what is left of the training part, the network the rest. The constant μ is set to 0: every training structure
-is first brought to ⟨H, S⟩ = 0, or with H₀ to ⟨H − H₀, S⟩ = 0, so that one zero of energy serves all.
+What it says of a structure is ``H = μ S + H₀ + T(d) + network``: H₀ the Hamiltonian of superposed atomic densities where a set has one
+(else 0),
+T the two-centre table fitted to what is left of the training part, the network the rest. The constant μ is set to 0: every training
+structure is first brought to ⟨H, S⟩ = 0, or with H₀ to ⟨H − H₀, S⟩ = 0, so that one zero of energy serves all.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from naica.errors import ConfigError, InputError
+from naica.graphs.spec import GraphSpec
 from naica.hamiltonian.graphs import Sample, sample, unpadded
 from naica.hamiltonian.layout import BlockLayout
 from naica.hamiltonian.matrices import OrbitalMatrices
@@ -47,6 +49,7 @@ class HamiltonianModel(nn.Module):
     pair_scale: Tensor
     pair_decay: Tensor
     change: Tensor
+    masks: Tensor
 
     def __init__(
         self,
@@ -65,8 +68,12 @@ class HamiltonianModel(nn.Module):
         self.architecture_config = config_dict(self.backbone.config)
         degree, channels = self.architecture_config["degree"], self.architecture_config["channels"]
         if degree < self.layout.most:
-            raise ConfigError(f"{architecture} has tensors up to degree {degree}; blocks of these shells need {self.layout.most}: set degree")
-        self.atom_out = nn.ModuleDict({_key(*k): nn.Linear(channels, count, bias=k == (0, False)) for k, count in self.layout.counts.items()})
+            raise ConfigError(
+                f"{architecture} has tensors up to degree {degree}; blocks of these shells need {self.layout.most}: set degree"
+            )
+        self.atom_out = nn.ModuleDict(
+            {_key(*k): nn.Linear(channels, count, bias=k == (0, False)) for k, count in self.layout.counts.items()}
+        )
         self.edge_out = nn.ModuleDict({_key(*k): nn.Linear(channels, count, bias=False) for k, count in self.layout.counts.items()})
         self.register_buffer("change", torch.from_numpy(self.layout.change.T.copy()).float(), persistent=False)
         self.register_buffer("masks", torch.zeros(N_ELEMENTS, self.layout.size), persistent=False)
@@ -79,10 +86,10 @@ class HamiltonianModel(nn.Module):
     @property
     def cutoff(self) -> float:
         """Å within which pairs are corrected by the network."""
-        return float(self.backbone.needs.cutoff)  # type: ignore[union-attr]
+        return cast(GraphSpec, self.backbone.needs).cutoff
 
     def scale_to(self, samples: list[Sample]) -> None:
-        """Set the sizes of what the network adds from labelled samples: per species on site, per pair of species an exponential of distance."""
+        """Set the sizes of what the network adds: per species on site, per pair of species an exponential of the distance."""
         on_site: dict[int, list[float]] = {}
         pairs: dict[tuple[int, int], list[tuple[float, float]]] = {}
         for s in samples:
@@ -145,7 +152,9 @@ class HamiltonianModel(nn.Module):
         if not self.on_h0:
             return table
         if "H0" not in matrices.blocks:
-            raise InputError("this model is added to the Hamiltonian of superposed atomic densities (H0), which the structure does not have")
+            raise InputError(
+                "this model is added to the Hamiltonian of superposed atomic densities (H0), which the structure does not have"
+            )
         return table + matrices.blocks["H0"]
 
     @torch.no_grad()

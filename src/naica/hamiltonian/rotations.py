@@ -35,7 +35,7 @@ def _sample(most: int) -> tuple[Array, list[Array]]:
 def wigner_matrices(turn: Array, most: int) -> list[Array]:
     """For l = 0 … `most` the D (2l + 1, 2l + 1) with Y(Q r) = D Y(r), for a rotation or reflection Q (3, 3)."""
     directions, inverse = _sample(most)
-    return [(pinv @ y).T for pinv, y in zip(inverse, harmonics(directions @ turn.T, most), strict=True)]
+    return [np.asarray((pinv @ y).T, dtype=np.float64) for pinv, y in zip(inverse, harmonics(directions @ turn.T, most), strict=True)]
 
 
 def wigner_many(turns: Array, most: int) -> list[Array]:
@@ -44,5 +44,6 @@ def wigner_many(turns: Array, most: int) -> list[Array]:
     turned = np.einsum("si,nji->nsj", directions, turns)
     values = harmonics(turned.reshape(-1, 3), most)
     return [
-        np.einsum("as,nsb->nba", pinv, y.reshape(len(turns), len(directions), -1), optimize=True) for pinv, y in zip(inverse, values, strict=True)
+        np.einsum("as,nsb->nba", pinv, y.reshape(len(turns), len(directions), -1), optimize=True)
+        for pinv, y in zip(inverse, values, strict=True)
     ]

@@ -96,10 +96,11 @@ def _carbon() -> list[tuple[str, Crystal]]:
 
 # prototypes of binaries (cells of one formula unit, wurtzite of two) and which pairs of light elements form them; Å from covalent radii,
 # scaled to near equilibrium by the sum of radii
-_ROCKSALT = ("rocksalt", [[0, 0, 0], [0.5, 0.5, 0.5]], 0.5 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]), 2.0)
-_ZINCBLENDE = ("zincblende", [[0, 0, 0], [0.25, 0.25, 0.25]], 0.5 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]), 4 / np.sqrt(3))
-_CSCL = ("cscl", [[0, 0, 0], [0.5, 0.5, 0.5]], np.eye(3), 2 / np.sqrt(3))
-_FLAT = ("bn-sheet", [[1 / 3, 2 / 3, 0.5], [2 / 3, 1 / 3, 0.5]], None, np.sqrt(3))
+_Prototype = tuple[str, list[list[float]], Array | None, float]
+_ROCKSALT: _Prototype = ("rocksalt", [[0, 0, 0], [0.5, 0.5, 0.5]], 0.5 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]), 2.0)
+_ZINCBLENDE: _Prototype = ("zincblende", [[0, 0, 0], [0.25, 0.25, 0.25]], 0.5 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]), 4 / np.sqrt(3))
+_CSCL: _Prototype = ("cscl", [[0, 0, 0], [0.5, 0.5, 0.5]], np.eye(3), 2 / np.sqrt(3))
+_FLAT: _Prototype = ("bn-sheet", [[1 / 3, 2 / 3, 0.5], [2 / 3, 1 / 3, 0.5]], None, np.sqrt(3))
 _LIGHT = ("H", "Be", "B", "C", "N", "O", "F", "Mg", "Al", "Si", "P", "S", "Cl")
 
 

@@ -35,7 +35,8 @@ from naica.structure import Crystal
 FORMAT = 1
 _WORDS = (
     "orbitals: shells in the order of the basis, m = -l..l, real spherical harmonics (p: y z x; d: xy yz z2 xz x2-y2); "
-    "block = <i, cell 0 | X | j, cell R>; H(k) = sum_R exp(2 pi i k.R) H(R); one of each pair is kept (i < j, or i = j and R >= 0); eV, Angstrom"
+    "block = <i, cell 0 | X | j, cell R>; H(k) = sum_R exp(2 pi i k.R) H(R); "
+    "one of each pair is kept (i < j, or i = j and R >= 0); eV, Angstrom"
 )
 
 
@@ -117,7 +118,9 @@ class HamiltonianSet:
         return _read(self._files[shard], row - int(self._ends[shard]))
 
     @classmethod
-    def write(cls, folder: str | Path, items: Iterable[OrbitalMatrices], names: Sequence[str] | None = None, per_shard: int = 64) -> HamiltonianSet:
+    def write(
+        cls, folder: str | Path, items: Iterable[OrbitalMatrices], names: Sequence[str] | None = None, per_shard: int = 64
+    ) -> HamiltonianSet:
         """Write a new set; see `add`."""
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
@@ -184,7 +187,9 @@ def write_shard(path: Path, items: Sequence[OrbitalMatrices], names: Sequence[st
 
 def _provenance(m: OrbitalMatrices) -> str:
     own = [m.basis[z].to_dict() for z in sorted({int(z) for z in m.crystal.numbers})]
-    return json.dumps({"basis": own, "level": None if m.level is None else asdict(m.level), "info": dict(m.info)}, sort_keys=True, default=_plain)
+    return json.dumps(
+        {"basis": own, "level": None if m.level is None else asdict(m.level), "info": dict(m.info)}, sort_keys=True, default=_plain
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """Two-centre tables (Slater and Koster): blocks that depend on two atoms and their distance alone, as splines.
 
-In the frame of its bond such a block has one number per shell pair and |m|, a function of the distance. The overlap of atomic orbitals *is* of
+In the frame of its bond such a block has one number per shell pair and |m|, a function of the distance. The overlap of atomic orbitals
+*is* of
 this form, so a table fitted to one set gives S of any structure of the same basis without running a code. For H the best such table is a
 baseline: what a network has to learn is the rest.
 """
@@ -19,7 +20,7 @@ from naica.errors import InputError
 from naica.graphs.neighbours import within
 from naica.hamiltonian.basis import Basis
 from naica.hamiltonian.matrices import OrbitalMatrices
-from naica.hamiltonian.rotations import wigner_matrices
+from naica.hamiltonian.rotations import wigner_many
 from naica.structure import Crystal
 
 Array = NDArray[np.float64]
@@ -30,7 +31,7 @@ _SMOOTH = 1e-9
 
 @dataclass(frozen=True)
 class PairTable:
-    """Of two species: coefficients (c, f) of cubic B-splines on `knots`, f functions: shell pairs (a, b), each with |m| = 0 … min(l_a, l_b)."""
+    """Of two species: coefficients (c, f) of cubic B-splines; f functions: pairs of shells, each with |m| = 0 … the lesser l."""
 
     knots: Array
     coefficients: Array
@@ -82,15 +83,16 @@ class TwoCentre:
         distances: dict[tuple[int, int], list[Array]] = {}
         values: dict[tuple[int, int], list[Array]] = {}
         own: dict[int, list[Array]] = {}
-        for m in matrices:
-            m = m.shifted(m.gauge()) if gauge else m
+        for given in matrices:
+            m = given.shifted(given.gauge()) if gauge else given
             for z, b in m.basis.items():
                 if basis.setdefault(z, b) != b:
                     raise InputError(f"two bases for {b.symbol}: {basis[z].text} and {b.text}; tables need one")
             _collect(m, kind, distances, values, own)
         if not own:
             raise InputError("no structures to fit two-centre tables to")
-        tables, worst, mean = {}, 0.0, []
+        tables: dict[tuple[int, int], PairTable] = {}
+        worst, mean = 0.0, list[float]()
         for key, parts in distances.items():
             d, v = np.concatenate(parts), np.concatenate(values[key])
             tables[key] = _fit(d, v)
@@ -118,7 +120,7 @@ class TwoCentre:
             if not len(chosen) or key not in self.pairs:
                 continue
             vectors = -matrices.vectors[chosen] if flip else matrices.vectors[chosen]
-            found = _from_frames(self.pairs[key](matrices.distances[chosen]), vectors, self.basis[key[0]], self.basis[key[1]])
+            found = from_frames(self.pairs[key](matrices.distances[chosen]), vectors, self.basis[key[0]], self.basis[key[1]])
             found = found.transpose(0, 2, 1) if flip else found
             places = matrices.starts[chosen][:, None] + np.arange(found[0].size)
             result[places] = found.reshape(len(chosen), -1)
@@ -128,7 +130,7 @@ class TwoCentre:
         return result
 
     def matrices(self, crystal: Crystal, reach: float | None = None) -> OrbitalMatrices:
-        """This kind of matrix of a new structure, for all pairs within `reach` (Å; default: all that the tables cover).
+        """The same kind of matrix of a new structure, for all pairs within `reach` (Å; default: all that the tables cover).
 
         Raises
         ------
@@ -160,11 +162,14 @@ def empty(crystal: Crystal, basis: Mapping[int, Basis], reach: float) -> Orbital
     half = (pairs[:, 0] < pairs[:, 1]) | ((pairs[:, 0] == pairs[:, 1]) & (first > 0))
     own = np.arange(len(crystal))
     whole = np.concatenate([np.stack([own, own], axis=1), pairs[half]])
-    return OrbitalMatrices(crystal, basis, whole, np.concatenate([np.zeros((len(own), 3), dtype=np.int64), images[half]]), {})
+    shifts = np.concatenate([np.zeros((len(own), 3), dtype=np.int64), images[half]])
+    # one order for all structures made of the same pairs, however the search found them
+    order = np.lexsort((shifts[:, 2], shifts[:, 1], shifts[:, 0], whole[:, 1], whole[:, 0]))
+    return OrbitalMatrices(crystal, basis, whole[order], shifts[order], {})
 
 
-# --- frames ----------------------------------------------------------------------------------------------------------------------------------
-def _functions(left: Basis, right: Basis) -> list[tuple[int, int, int, int, int]]:
+# --- frames ------------------------------------------------------------------------------------------------------------
+def block_functions(left: Basis, right: Basis) -> list[tuple[int, int, int, int, int]]:
     """(first row, l, first column, l', |m|) of each function of a pair of species."""
     return [
         (first, a, second, b, m)
@@ -185,8 +190,6 @@ def frames(vectors: Array) -> Array:
 
 def _rotations(vectors: Array, most: int) -> list[Array]:
     """For l = 0 … most the (n, 2l + 1, 2l + 1) that turn blocks into the frame of their bond."""
-    from naica.hamiltonian.rotations import wigner_many
-
     return wigner_many(frames(vectors), most)
 
 
@@ -216,7 +219,7 @@ def _into_frames(blocks: Array, vectors: Array, left: Basis, right: Basis) -> Ar
     d = _rotations(vectors, max(*left.shells, *right.shells))
     found = []
     turned: dict[tuple[int, int], Array] = {}
-    for first, a, second, b, m in _functions(left, right):
+    for first, a, second, b, m in block_functions(left, right):
         if (first, second) not in turned:
             part = blocks[:, first : first + 2 * a + 1, second : second + 2 * b + 1]
             turned[first, second] = np.einsum("nij,njk,nlk->nil", d[a], part, d[b], optimize=True)
@@ -225,12 +228,12 @@ def _into_frames(blocks: Array, vectors: Array, left: Basis, right: Basis) -> Ar
     return np.stack(found, axis=1)
 
 
-def _from_frames(values: Array, vectors: Array, left: Basis, right: Basis) -> Array:
+def from_frames(values: Array, vectors: Array, left: Basis, right: Basis) -> Array:
     """(n, n_i, n_j) blocks from the functions' values (n, f)."""
     d = _rotations(vectors, max(*left.shells, *right.shells))
     blocks = np.zeros((len(values), left.size, right.size))
     turned: dict[tuple[int, int, int, int], Array] = {}
-    for column, (first, a, second, b, m) in enumerate(_functions(left, right)):
+    for column, (first, a, second, b, m) in enumerate(block_functions(left, right)):
         part = turned.setdefault((first, a, second, b), np.zeros((len(values), 2 * a + 1, 2 * b + 1)))
         part[:, a + m, b + m] = part[:, a - m, b - m] = values[:, column]
     for (first, a, second, b), part in turned.items():

@@ -1,7 +1,7 @@
 """Many runs of a code into one set of matrices: in a pool of processes, resumable after any kill, one failure one row with its reason.
 
-Every finished structure is a shard of its own in ``parts/`` the moment it exists, every failure a line of ``failed.jsonl``; so the same call
-goes on where it was killed, and pays for nothing twice. In the end parts are packed into shards of many.
+Every finished structure is a shard of its own in ``parts/`` the moment it exists, every failure a line of ``failed.jsonl``; so the same
+call goes on where it was killed, and pays for nothing twice. In the end parts are packed into shards of many.
 """
 
 from __future__ import annotations
@@ -121,7 +121,10 @@ def _run_all(
     tries = {name: 0 for name, _ in todo}
     with ProcessPool(workers or int(os.environ.get("NAICA_JOBS") or os.cpu_count() or 1)) as pool:
         while waiting:
-            futures = [(name, crystal, pool.schedule(_one, (crystal, code, told, place / "parts" / f"{name}.h5", name), timeout=seconds)) for name, crystal in waiting]
+            futures = [
+                (name, crystal, pool.schedule(_one, (crystal, code, told, place / "parts" / f"{name}.h5", name), timeout=seconds))
+                for name, crystal in waiting
+            ]
             waiting = []
             for name, crystal, future in futures:
                 try:
@@ -157,7 +160,9 @@ def _agree(path: Path, wanted: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(wanted, indent=1, sort_keys=True))
         os.replace(temporary, path)
     elif (own := json.loads(path.read_text())) != wanted:
-        raise ConfigError(f"{path.parent} holds a set of {own['source']} with {own['settings']}; asked for {wanted['source']} with {wanted['settings']}")
+        raise ConfigError(
+            f"{path.parent} holds a set of {own['source']} with {own['settings']}; asked for {wanted['source']} with {wanted['settings']}"
+        )
 
 
 def _failures(path: Path) -> dict[str, list[str]]:

@@ -1,13 +1,14 @@
 """DeepH-2: an equivariant transformer in the frames of edges.
 
-Wang et al., "Universal materials model of deep-learning density functional theory Hamiltonian" (Sci. Bull. 69, 2514, 2024), with the reduced
-convolution of Passaro and Zitnick (ICML 2023). Each edge sees both ends and itself in the frame of its bond::
+Wang et al., "Universal materials model of deep-learning density functional theory Hamiltonian" (Sci. Bull. 69, 2514, 2024), with the
+reduced convolution of Passaro and Zitnick (ICML 2023). Each edge sees both ends and itself in the frame of its bond::
 
     m_ij = R(d_ij) ⊙ SO2( [D h_i ⊕ D h_j ⊕ e_ij] ),    h_i ← h_i + W Σ_j α_ij Dᵀ gate(m_ij),    e_ij ← e_ij + gate'(m'_ij)
 
-α is a softmax over the neighbours, from the invariants of the message, damped to zero at the cut-off; D turns into the frame and Dᵀ back; R are
-functions of the distance. Both parities of every degree are kept, so inversion is exact as well. No code of the authors is public: widths are
-ours.
+α is a softmax over the neighbours, from the invariants of the message, damped to zero at the cut-off; D turns into the frame and Dᵀ back;
+R are
+functions of the distance. Both parities of every degree are kept, so inversion is exact as well. No code of the authors is public: widths
+are ours.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from naica.nn.so2 import SO2Linear, frames, turned, wigner
 
 class Gate(nn.Module):
     """Scalars through a SiLU, everything else times sigmoids of scalars; (n, (L + 1)², 2, C) → the same."""
+
+    degree_of: Tensor
 
     def __init__(self, degree: int, channels: int) -> None:
         super().__init__()
@@ -64,6 +67,8 @@ class DegreeNorm(nn.Module):
 class DegreeLinear(nn.Module):
     """One matrix per degree and parity; a bias on ordinary scalars."""
 
+    degree_of: Tensor
+
     def __init__(self, degree: int, inputs: int, out: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(inputs**-0.5 * torch.randn(degree + 1, 2, inputs, out))
@@ -83,6 +88,8 @@ class DegreeLinear(nn.Module):
 
 class Convolution(nn.Module):
     """Both ends and the edge itself → a message in the frame of the edge."""
+
+    degree_of: Tensor
 
     def __init__(self, degree: int, channels: int, radial: int) -> None:
         super().__init__()
@@ -125,7 +132,7 @@ class Block(nn.Module):
 
 
 def _softmax(score: Tensor, envelope: Tensor, receiver: Tensor, n: int) -> Tensor:
-    """(E, heads) shares over the edges of each receiver, each damped by its envelope, with one more at zero so that lone atoms have none."""
+    """(E, heads) shares over the edges of each receiver, damped by the envelope; one more share goes to none, so lone atoms are no case."""
     score = 8.0 * torch.tanh(score / 8.0)  # exponentials stay within range without a maximum per atom
     weight = torch.exp(score) * envelope[:, None]
     total = weight.new_zeros(n, score.shape[1]).index_add(0, receiver, weight)

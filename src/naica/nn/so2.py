@@ -1,7 +1,7 @@
 """Features in the frame of an edge: rotations into it, and linear maps there that cost L³ instead of L⁶ (Passaro and Zitnick, 2023).
 
-Features are (n, (L + 1)², 2, C): components l, m in std order, then ordinary tensors (parity (−1)^l) and pseudo-tensors, then channels. In a
-frame whose z is the edge, what may mix are components of equal |m|; of two parities only as a mirror through the edge allows::
+Features are (n, (L + 1)², 2, C): components l, m in std order, then ordinary tensors (parity (−1)^l) and pseudo-tensors, then channels.
+In a frame whose z is the edge, what may mix are components of equal |m|; of two parities only as a mirror through the edge allows::
 
     y_m  = a x_m  − b x'₋m ,    y₋m = b x'_m + a x₋m       x of the same parity, x' of the other
 
@@ -27,7 +27,7 @@ def std_harmonics(vectors: Tensor, most: int) -> Tensor:
 
 @cache
 def _directions(most: int) -> tuple[Tensor, list[Tensor]]:
-    """Directions (s, 3) that tell all harmonics up to a degree apart, and for each degree the pseudo-inverse (2l + 1, s) of their values."""
+    """Directions (s, 3) that tell harmonics apart, and for each degree the pseudo-inverse (2l + 1, s) of their values."""
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(6 * most + 10, 3, generator=generator, dtype=torch.float64)
     values = std_harmonics(points, most)
@@ -72,6 +72,9 @@ class SO2Linear(nn.Module):
     inputs, out : channels of each parity
     """
 
+    order: Tensor
+    back: Tensor
+
     def __init__(self, degree: int, inputs: int, out: int) -> None:
         super().__init__()
         self.degree, self.inputs, self.out = degree, inputs, out
@@ -106,7 +109,7 @@ class SO2Linear(nn.Module):
 
 
 def _by_order(degree: int) -> Tensor:
-    """Components in std order → m = 0 of all l, then m = +1 of all, m = −1 of all, m = +2 …"""
+    """Components in std order → m = 0 of all l, then m = +1 of all, m = −1 of all, m = +2 and so on."""
     places = [l * l + l for l in range(degree + 1)]  # noqa: E741  the letter of the degree
     for m in range(1, degree + 1):
         places += [l * l + l + m for l in range(m, degree + 1)] + [l * l + l - m for l in range(m, degree + 1)]  # noqa: E741

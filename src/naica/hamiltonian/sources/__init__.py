@@ -1,7 +1,7 @@
 """Codes that make matrices: each a function from a structure to `OrbitalMatrices`, named in ``SOURCES``.
 
-A source is ``make(crystal, settings) -> OrbitalMatrices``; it raises `RunError` for a run that did not converge, `MissingPart` where the code
-is not installed. Plug-ins come by the entry point group ``naica.hamiltonian.sources``.
+A source is ``make(crystal, settings) -> OrbitalMatrices``; it raises `RunError` for a run that did not converge, `MissingPart` where the
+code is not installed. Plug-ins come by the entry point group ``naica.hamiltonian.sources``.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def make(crystal: Crystal, settings: Mapping[str, Any]) -> OrbitalMatrices:
     )
 
 
-# --- input -----------------------------------------------------------------------------------------------------------------------------------
+# --- input -------------------------------------------------------------------------------------------------------------
 @cache
 def basis_of(number: int, name: str) -> Basis:
     """The shells of an element in CP2K's basis sets (InputError if it has none of this name)."""
@@ -139,7 +139,7 @@ def _placed(crystal: Crystal, vacuum: float) -> tuple[Crystal, NDArray[np.int64]
         if np.abs(np.abs(moved - np.rint(moved)) - 0.5).min() > 2e-3:
             break
     whole = np.rint(moved).astype(np.int64)
-    return Crystal(crystal.numbers, (moved - whole) @ cell, cell, (True, True, True)), whole
+    return Crystal(crystal.numbers, (moved - whole) @ cell, cell, np.ones(3, dtype=bool)), whole
 
 
 def _mesh(boxed: Crystal, crystal: Crystal, spacing: float) -> tuple[int, int, int]:
@@ -234,7 +234,7 @@ def _input(crystal: Crystal, basis: Mapping[int, Basis], told: Mapping[str, Any]
 """
 
 
-# --- running and reading -----------------------------------------------------------------------------------------------------------------------
+# --- running and reading -----------------------------------------------------------------------------------------------
 class _Told:
     """What one run left: matrices by name and image, Fermi level, energy, bands."""
 
@@ -248,7 +248,9 @@ class _Told:
         self.reference = None if points is None else _bands(folder / "bands.bs", points)
 
 
-def _run(folder: Path, crystal: Crystal, basis: Mapping[int, Basis], told: Mapping[str, Any], mesh: Sequence[int], points: Array | None) -> _Told:
+def _run(
+    folder: Path, crystal: Crystal, basis: Mapping[int, Basis], told: Mapping[str, Any], mesh: Sequence[int], points: Array | None
+) -> _Told:
     folder.mkdir()
     (folder / "run.inp").write_text(_input(crystal, basis, told, mesh, points))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
