@@ -8,7 +8,7 @@ from naica.data import dataset
 from naica.errors import ConfigError, InputError
 from naica.models.ace import ACE
 from naica.potential.design import VOIGT, DesignMatrix
-from naica.potential.linear import Example, LinearConfig, Triangle, fit_linear
+from naica.potential.linear import Example, LinearConfig, Triangle, fit_linear, search
 from naica.potential.model import PotentialModel
 from naica.potential.systems import Systems
 from naica.structure import Crystal
@@ -145,8 +145,13 @@ def test_committee_spreads_as_the_posterior_says():
     fit = fit_linear(train, ACE.Config(**{**TINY, "elements": ("Si",), "degrees": (7.0, 6.0)}))
     crystal = mixture(400, elements=("Si",))
     members = fit.committee(200, seed=3)
-    forces = np.stack([m.compute(Systems.of(crystal).batch(m.cutoff)).forces.numpy() for m in members])
-    np.testing.assert_allclose(forces.std(0), fit.uncertainty(crystal)[1], rtol=0.25)
+    said = [m.compute(Systems.of(crystal).batch(m.cutoff)) for m in members]
+    energy_sigma, force_sigma = fit.uncertainty(crystal)
+    np.testing.assert_allclose(np.std([s.forces.numpy() for s in said], axis=0), force_sigma, rtol=0.25)
+    energies = np.array([float(s.energy[0]) for s in said])
+    assert 0.8 < energies.std() / energy_sigma < 1.2
+    best = fit.model.compute(Systems.of(crystal).batch(fit.model.cutoff))
+    assert abs(energies.mean() - float(best.energy[0])) < 0.3 * energy_sigma
 
 
 def test_weights_of_groups_and_missing_labels():
@@ -179,6 +184,33 @@ def test_refused():
         fit_linear([Example(mixture(0), 1.0)], ACE.Config(**TINY))
     with pytest.raises(InputError, match="no frame"):
         fit_linear([Example(mixture(k)) for k in range(6)], ACE.Config(**TINY))
+
+
+def test_the_pressure_that_a_small_basis_lacks_is_told_apart():
+    truth = potential(elements=("Si",))
+    train = [labelled(truth, mixture(k, elements=("Si",))) for k in range(40)]
+    off = []
+    for e in train:
+        density = len(e.crystal) / abs(np.linalg.det(e.crystal.cell))
+        off.append(Example(e.crystal, e.energy, e.forces, e.stress + 0.2 * density * np.eye(3)))
+    fit = fit_linear(off, truth.backbone.config)
+    assert abs(fit.pulay["Si"] - 0.2) < 0.01
+    found = fit.model.compute(Systems.of(train[0].crystal).batch(truth.cutoff))
+    assert np.abs(found.stress[0].numpy() - train[0].stress).max() < 0.01 * np.abs(train[0].stress).max()
+
+
+@pytest.mark.parametrize("fixed", [{"cutoff": 4.0}, {}])
+def test_search_takes_the_basis_that_predicts_best(monkeypatch, fixed):
+    monkeypatch.setattr("naica.potential.linear.LEVELS", ((5.0, 4.0), (6.0, 5.0), (7.0, 6.0)))
+    truth = potential(elements=("Si",), cutoff=4.0, pair_cutoff=None)
+    train = [labelled(truth, mixture(k, elements=("Si",))) for k in range(25)]
+    fit, tried = search(train, LinearConfig(folds=3), few=15, **fixed)
+    last = [t for t in tried if t.architecture == fit.model.backbone.config]
+    assert len(last) == 1
+    assert len(tried) >= (2 if fixed else 6)
+    assert fit.model.backbone.config.sizes[0] == pytest.approx(1.3, abs=0.4)
+    other = [t for t in tried if len(t.architecture.degrees) == 2 and t.architecture.degrees > (5.0, 4.0)]
+    assert last[0].choice.score <= min(t.choice.score for t in other) + 0.011
 
 
 @pytest.mark.slow
