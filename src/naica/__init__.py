@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from naica.graphs import graph as graph
     from naica.potential.relax import relax as relax
     from naica.potential.saved import load as load
+    from naica.potential.simulate import md as md
     from naica.structure import Crystal as Crystal
     from naica.structure.io import read as read
     from naica.structure.io import write as write
@@ -37,6 +38,7 @@ _HOMES = {
     "predict": "naica.training",
     "check": "naica.training.check",
     "relax": "naica.potential.relax",
+    "md": "naica.potential.simulate",
     "Hull": "naica.discover.hull",
     "Campaign": "naica.discover.campaign",
 }
@@ -52,6 +54,7 @@ __all__ = [  # noqa: RUF022  the order of the work, not of the alphabet
     "load",
     "predict",
     "relax",
+    "md",
     "Hull",
     "Campaign",
     "check",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from naica.potential.relax import Relaxed
 
 Report = Callable[[int, int], None]
+_GPA = 160.21766208
 
 
 def relax(request: RelaxRequest, progress: Report = lambda done, total: None) -> Answer:
@@ -24,7 +25,18 @@ def relax(request: RelaxRequest, progress: Report = lambda done, total: None) ->
 
     good, bad = read_structures(request.files)
     done = relax_crystals(
-        [n.crystal for n in good], request.model, fmax=request.fmax, steps=request.steps, cell=request.cell, progress=progress
+        [n.crystal for n in good],
+        request.model,
+        fmax=request.fmax,
+        steps=request.steps,
+        cell=request.cell,
+        pressure=request.pressure / _GPA,
+        volume=request.volume,
+        symmetry=request.symmetry,
+        optimiser=request.optimiser,
+        batch_atoms=request.batch,
+        dtype=request.dtype,
+        progress=progress,
     )
     rows = [_row(named, result) for named, result in zip(good, done, strict=True)]
     rows += [{"file": b.name, "status": "unreadable", "reason": b.reason} for b in bad]

@@ -49,6 +49,21 @@ class Part(StrEnum):
     all = "all"
 
 
+class Optimiser(StrEnum):
+    """How structures are relaxed."""
+
+    auto = "auto"
+    lbfgs = "lbfgs"
+    fire = "fire"
+
+
+class Precision(StrEnum):
+    """Precision of networks."""
+
+    float32 = "float32"
+    float64 = "float64"
+
+
 class Padding(StrEnum):
     """How missing neighbours were treated by the original CGCNN code."""
 
@@ -89,12 +104,32 @@ def relax(
     fmax: Annotated[float, typer.Option(help="Converged below this force, eV/Å.", min=0)] = 0.05,
     steps: Annotated[int, typer.Option(help="Give up after so many steps.", min=1)] = 300,
     cell: Annotated[bool, typer.Option("--cell/--fixed-cell", help="Relax the cell with the positions, or keep it.")] = True,
+    volume: Annotated[bool, typer.Option("--volume/--fixed-volume", help="Let volumes change, or only shapes.")] = True,
+    pressure: Annotated[float, typer.Option(help="From outside, GPa.")] = 0.0,
+    symmetry: Annotated[bool, typer.Option("--symmetry", help="Keep the space group each structure has.")] = False,
+    optimiser: Annotated[Optimiser, typer.Option(help="L-BFGS, FIRE, or the one, then the other where it goes astray.")] = Optimiser.auto,
+    batch: Annotated[int, typer.Option(min=1, help="Atoms relaxed at once by networks of ours.")] = 200,
+    precision: Annotated[Precision, typer.Option(help="Precision of networks of ours.")] = Precision.float64,
     json: Json = False,
 ) -> None:
     """Relax structures with an interatomic potential."""
     from naica.app.actions_potential import relax as action
 
-    answer(action, requests.RelaxRequest(tuple(files), model, out, fmax, steps, cell), json, bar="Relaxing")
+    request = requests.RelaxRequest(
+        tuple(files),
+        model,
+        out,
+        fmax,
+        steps,
+        cell,
+        pressure,
+        volume,
+        symmetry,
+        optimiser.value,  # type: ignore[arg-type]
+        batch,
+        precision.value,  # type: ignore[arg-type]
+    )
+    answer(action, request, json, bar="Relaxing")
 
 
 def train(

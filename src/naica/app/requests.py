@@ -137,7 +137,10 @@ class EvaluateRequest:
 
 @dataclass(frozen=True)
 class RelaxRequest:
-    """Relax structures with a potential; write the results to `out` (a file, or a folder with one CIF each)."""
+    """Relax structures with a potential; write the results to `out` (a file, or a folder with one CIF each).
+
+    `pressure` in GPa; `volume` False keeps volumes; `symmetry` keeps space groups; `batch`: atoms relaxed at once by potentials of ours.
+    """
 
     files: tuple[Path, ...]
     model: str = DEFAULT_POTENTIAL
@@ -145,6 +148,12 @@ class RelaxRequest:
     fmax: float = 0.05
     steps: int = 300
     cell: bool = True
+    pressure: float = 0.0
+    volume: bool = True
+    symmetry: bool = False
+    optimiser: Literal["auto", "lbfgs", "fire"] = "auto"
+    batch: int = 200
+    dtype: Literal["float32", "float64"] = "float64"
 
 
 @dataclass(frozen=True)

@@ -77,8 +77,11 @@ def complain(error: Exception, as_json: bool = False) -> None:
 
 
 @contextmanager
-def progress(text: str) -> Iterator[Report]:
-    """A bar on stderr with time spent and time left (none where stderr is no terminal); yields the function that moves it."""
+def progress(text: str) -> Iterator[Callable[..., None]]:
+    """A bar on stderr with time spent and time left (none where stderr is no terminal); yields the function that moves it.
+
+    It takes (done, total), and if wanted a text instead of the bar's first one.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
@@ -92,7 +95,7 @@ def progress(text: str) -> Iterator[Report]:
     console = stderr()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task(text, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
+        yield lambda done, total, told="": bars.update(task, completed=done, total=total, description=told or text)
 
 
 @contextmanager

@@ -348,6 +348,10 @@ class Trajectory:
                     return _unpack(data)
         return None
 
+    def holds(self, system: int) -> bool:
+        """Whether there are frames of a system: one that was stopped before the first step has none."""
+        return any(system in told["members"] for told in self._told())
+
     def numbers(self, system: int = 0) -> NDArray[np.int64]:
         """(n) atomic numbers of a system."""
         start = int(self.header.n_atoms[:system].sum())
@@ -430,6 +434,15 @@ class Trajectory:
     def _known(self, system: int) -> None:
         if not 0 <= system < len(self):
             raise InputError(f"{self.path} holds systems 0 to {len(self) - 1}; asked for {system}")
+
+    def _told(self) -> Iterator[dict[str, Any]]:
+        """What blocks of frames say of themselves, without reading the frames."""
+        with self.path.open("rb") as file:
+            for record in self._blocks:
+                if record.kind == b"F":
+                    file.seek(record.start)
+                    (length,) = struct.unpack("<I", file.read(4))
+                    yield json.loads(file.read(length))
 
     def _read(self) -> Iterator[dict[str, Any]]:
         frames = [record for record in self._blocks if record.kind == b"F"]
