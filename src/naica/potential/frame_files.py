@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from naica.data import CrystalTable, Label, Level
 from naica.data.registry import load_set, sets
-from naica.errors import InputError, LevelError, NaicaError
+from naica.errors import InputError, LevelError, NaicaError, RunError
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -198,3 +198,49 @@ def _plain(value: Any, what: str, atoms: int, where: str) -> float | list[float]
     if array.size != wanted:
         raise InputError(f"{where}: {what} has {array.size} numbers, expected {wanted}")
     return array.ravel().tolist()
+
+
+# --- writing -------------------------------------------------------------------------------------------------------------------------
+def write_frames(table: CrystalTable, path: Path) -> None:
+    """Frames with their labels as extended XYZ (``.gz`` too) or Parquet, by the name's ending.
+
+    Raises
+    ------
+    RunError
+        If the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".parquet":
+            table.write(path)
+            return
+        _write_extxyz(table, path)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _write_extxyz(table: CrystalTable, path: Path) -> None:
+    from ase import Atoms
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.io import write
+
+    columns = {name: table.arrow[name].to_pylist() for name in table.columns if name in (*QUANTITIES, "group", "trajectory", "fidelity")}
+    images = []
+    for row, crystal in enumerate(table):
+        atoms = Atoms(crystal.numbers, crystal.positions, cell=crystal.cell, pbc=crystal.pbc)
+        results: dict[str, Any] = {}
+        for name, values in columns.items():
+            value = values[row]
+            if value is None:
+                continue
+            if name in ("group", "trajectory", "fidelity"):
+                atoms.info[name] = value
+            elif name == "stress":
+                results[name] = np.asarray(value).reshape(3, 3).ravel()[[0, 4, 8, 5, 2, 1]]
+            elif name == "forces":
+                results[name] = np.asarray(value).reshape(-1, 3)
+            else:
+                results[{"magmom": "magmoms", "charge": "charges"}.get(name, name)] = np.asarray(value) if name != "energy" else value
+        atoms.calc = SinglePointCalculator(atoms, **results)
+        images.append(atoms)
+    write(str(path), images, format="extxyz")

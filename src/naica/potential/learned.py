@@ -79,7 +79,14 @@ class LearnedPotential:
 
     def evaluate(self, batch: Batch) -> Evaluation:
         """Energy, forces and stress of a batch made by `Systems.batch` with this potential's cut-off and precision."""
-        found = [_evaluated(member, batch) for member in self.members]
+        return self.mean_of(self.evaluate_members(batch))
+
+    def evaluate_members(self, batch: Batch) -> list[Evaluation]:
+        """What every member says of a batch."""
+        return [_evaluated(member, batch) for member in self.members]
+
+    def mean_of(self, found: Sequence[Evaluation]) -> Evaluation:
+        """The mean of what members say; several have a ``force_sigma`` (eV/Å) per atom, the spread of their forces."""
         if len(found) == 1:
             return found[0]
         forces = torch.stack([one.forces for one in found])

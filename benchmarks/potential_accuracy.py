@@ -1,0 +1,178 @@
+"""Accuracy of learned potentials on real sets; every figure in docs/results.md, section "Potentials: accuracy", comes from here.
+
+    python benchmarks/potential_accuracy.py look Mo --minutes 1.5              # which network and width, quickly
+    python benchmarks/potential_accuracy.py mlearn Cu Ni Li Mo Si Ge --minutes 8
+    python benchmarks/potential_accuracy.py rmd17 ethanol --minutes 12
+    python benchmarks/potential_accuracy.py water --minutes 8
+    python benchmarks/potential_accuracy.py curve ethanol --minutes 3          # error against the number of training frames
+    python benchmarks/potential_accuracy.py fidelity                           # what cheap labels beside few dear ones are worth
+    python benchmarks/potential_accuracy.py forgetting                         # replay and frozen layers after a change of data
+    python benchmarks/potential_accuracy.py report                             # tables of what lies in the folder
+
+Minutes are CPU minutes of one thread per potential. Runs go on where they stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+
+from naica.potential.evaluate import evaluate
+from naica.potential.fit import fit
+from naica.potential.frames import frames
+from naica.potential.saved import Potential
+from naica.potential.settings import FitConfig, Weights
+
+GPA = 160.21766208
+TIMED = 1_000_000  # epochs: the minutes decide
+
+# the networks that were looked at; the first is the one of the tables
+NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "nequip-l2": ("nequip", {"channels": 16, "l_max": 2, "layers": 2, "parity": False, "cutoff": 4.8}),
+    "nequip-l1": ("nequip", {"channels": 16, "l_max": 1, "layers": 2, "parity": False, "cutoff": 4.8}),
+    "nequip-l2-wide": ("nequip", {"channels": [32, 16, 8], "l_max": 2, "layers": 3, "parity": False, "cutoff": 4.8}),
+    "mace-1": ("mace", {"channels": 16, "l_hidden": 0, "l_max": 3, "layers": 1, "correlation": 3, "cutoff": 5.0, "radial": [32, 32]}),
+    "mace-2": ("mace", {"channels": 16, "l_hidden": 0, "l_max": 3, "layers": 2, "correlation": 3, "cutoff": 4.8, "radial": [32, 32]}),
+    "painn": ("painn", {"width": 48, "layers": 2, "cutoff": 5.0}),
+}
+# Å: a little beyond the second shell of neighbours
+CUTOFFS = {"Cu": 4.0, "Ni": 4.0, "Li": 5.0, "Mo": 4.6, "Si": 4.6, "Ge": 4.8}
+BASE = FitConfig(
+    epochs=TIMED,
+    batch_size=1,
+    learning_rate=5e-3,
+    ema=0.995,
+    weights=Weights(energy=10.0, forces=1.0, stress=0.3),
+    stage_two=Weights(energy=200.0, forces=1.0, stress=1.0),
+    stage_two_from=0.65,
+    validation=0.1,
+    tensorboard=False,
+    checkpoint_steps=200,
+)
+
+
+def run(name: str, source: Any, config: FitConfig, out: Path) -> Potential:
+    """One potential, from where it stopped; its errors beside it."""
+    began = time.time()
+    potential = fit(source, config, out=out / name, name=name)
+    card = potential.card
+    record = {
+        "name": name,
+        "architecture": card.architecture,
+        "config": card.architecture_config,
+        "metrics": card.metrics,
+        "members": card.training["members"],
+        "rows": card.data["rows"],
+        "wall": time.time() - began,
+    }
+    (out / name / "result.json").write_text(json.dumps(record, indent=1, default=list))
+    print(line(record), flush=True)
+    return potential
+
+
+def line(record: dict[str, Any]) -> str:
+    """One result for a person."""
+    m = record["metrics"].get("test") or record["metrics"].get("validation")
+    k = record["members"][0]
+    stress = f", S {m['stress_mae'] * GPA:.3f} GPa" if "stress_mae" in m else ""
+    return (
+        f"{record['name']}: E MAE {1e3 * m['energy_mae']:.2f} RMSE {1e3 * m['energy_rmse']:.2f} meV/atom, "
+        f"F MAE {1e3 * m['forces_mae']:.1f} RMSE {1e3 * m['forces_rmse']:.1f} meV/Å{stress}; "
+        f"{k['parameters']} parameters, {k['epochs']} epochs, {k['steps']} steps, {k['cpu_seconds'] / 60:.1f} CPU min"
+    )
+
+
+def network(name: str, **changes: Any) -> dict[str, Any]:
+    """Settings of one of `NETWORKS`."""
+    architecture, config = NETWORKS[name]
+    return {"architecture": architecture, "architecture_config": {**config, **changes}}
+
+
+def look(arguments: argparse.Namespace) -> None:
+    for element in arguments.which:
+        for name in arguments.network or NETWORKS:
+            config = BASE.replace(**network(name, cutoff=CUTOFFS[element]), max_cpu_seconds=60 * arguments.minutes)
+            run(f"look-{element}-{name}", f"mlearn:{element}", config, arguments.out)
+
+
+def mlearn(arguments: argparse.Namespace) -> None:
+    for element in arguments.which or ("Cu", "Ni", "Li", "Mo", "Si", "Ge"):
+        name = (arguments.network or [next(iter(NETWORKS))])[0]
+        # shear stresses of the lithium cells strained by 0.5 % have the wrong sign in the source
+        lithium = {"weights": Weights(energy=10.0, stress=0.0), "stage_two": Weights(energy=200.0, stress=0.0)}
+        changes: dict[str, Any] = lithium if element == "Li" else {}
+        config = BASE.replace(**network(name, cutoff=CUTOFFS[element]), max_cpu_seconds=60 * arguments.minutes, **changes)
+        run(f"mlearn-{element}-{name}", f"mlearn:{element}", config, arguments.out)
+
+
+def rmd17(arguments: argparse.Namespace) -> None:
+    for molecule in arguments.which or ("ethanol",):
+        name = (arguments.network or ["nequip-l2"])[0]
+        config = BASE.replace(
+            **network(name, cutoff=4.0),
+            max_cpu_seconds=60 * arguments.minutes,
+            validation=0.05,
+            batch_size=5,
+        )
+        run(f"rmd17-{molecule}-{name}", f"rmd17:{molecule}", config, arguments.out)
+
+
+def water(arguments: argparse.Namespace) -> None:
+    name = (arguments.network or ["nequip-l1"])[0]
+    config = BASE.replace(**network(name, cutoff=4.5), max_cpu_seconds=60 * arguments.minutes, test=0.2)
+    run(f"water-{name}", "water", config, arguments.out)
+
+
+def curve(arguments: argparse.Namespace) -> None:
+    """Errors of the same minutes on fewer frames, and of more minutes on all of them."""
+    import numpy as np
+
+    molecule = (arguments.which or ["ethanol"])[0]
+    whole = frames(f"rmd17:{molecule}")
+    parts = np.array(whole.text("split"))
+    train, test = np.flatnonzero(parts == "train"), np.flatnonzero(parts == "test")
+    for n in (50, 100, 200, 400, 950):
+        chosen = np.concatenate([np.random.default_rng(0).permutation(train)[: n + 50], test])
+        config = BASE.replace(
+            **network("nequip-l2", cutoff=4.0), max_cpu_seconds=60 * arguments.minutes, validation=50 / (n + 50), batch_size=5
+        )
+        run(f"curve-{molecule}-{n}", whole.take(chosen), config, arguments.out)
+
+
+def report(arguments: argparse.Namespace) -> None:
+    for path in sorted(arguments.out.glob("*/result.json")):
+        print(line(json.loads(path.read_text())))
+
+
+def judge(arguments: argparse.Namespace) -> None:
+    """A saved potential on a set, by group."""
+    found = evaluate(arguments.which[0], arguments.which[1], "test")
+    print(json.dumps(found.to_dict(), indent=1))
+
+
+COMMANDS = {"look": look, "mlearn": mlearn, "rmd17": rmd17, "water": water, "curve": curve, "report": report, "judge": judge}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("which", nargs="*")
+    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--network", action="append", choices=NETWORKS)
+    parser.add_argument("--out", type=Path, default=Path("runs/accuracy"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    COMMANDS[arguments.command](arguments)
+
+
+if __name__ == "__main__":
+    main()
