@@ -182,9 +182,17 @@ class ACE(nn.Module):
         """Sums over neighbours: pair functions (N, elements · pair functions), densities (N, elements · radial functions, lm)."""
         n, slots = around.shape
         unit = around.vectors / around.length
-        pair = self.by_element(radial_functions(around.length, self.r0(around), self.pair_radial, self, pair=True), around)
-        pair_sums = pair.view(-1, n, slots).sum(2).T
-        radials = self.by_element(radial_functions(around.length, self.r0(around), self.radial, self), around)
+        r0 = self.r0(around)
+        if self.pair_cutoff == self.config.cutoff:
+            # the same functions, only of different number
+            longer = max(self.pair_radial, self.radial, key=lambda recurrence: len(recurrence.slope))
+            functions = radial_functions(around.length, r0, longer, self)
+            pair, radials = functions[: self.config.pair_functions], functions[: self.radial_count]
+        else:
+            pair = radial_functions(around.length, r0, self.pair_radial, self, pair=True)
+            radials = radial_functions(around.length, r0, self.radial, self)
+        pair_sums = self.by_element(pair, around).reshape(-1, n, slots).sum(2).T
+        radials = self.by_element(radials, around)
         angular = harmonics(unit, self.l_max)
         density = torch.bmm(radials.view(-1, n, slots).permute(1, 0, 2), angular.view(-1, n, slots).permute(1, 2, 0))
         return pair_sums, density
