@@ -1,12 +1,14 @@
 """Linear potentials: rows of the design matrix, recovery of a known potential, a pair potential, uncertainty, a published set."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 
 from naica.data import dataset
 from naica.errors import ConfigError, InputError
-from naica.models.ace import ACE
+from naica.models.ace import ACE, Surroundings
 from naica.potential.design import VOIGT, DesignMatrix
 from naica.potential.linear import Example, LinearConfig, Triangle, fit_linear, search
 from naica.potential.model import PotentialModel
@@ -44,6 +46,39 @@ def test_rows_times_coefficients_are_energy_forces_stress(config):
     torch.testing.assert_close(rows.forces @ c + rows.fixed["forces"], found.forces.reshape(-1), rtol=1e-9, atol=1e-11)
     stress = torch.stack([found.stress[0, a, b] for a, b in VOIGT])
     torch.testing.assert_close(rows.stress @ c + rows.fixed["stress"], stress, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("share", [0.45, 0.6])
+def test_rows_of_atoms_in_each_others_cores(share):
+    model = potential(core_range=0.9)
+    crystal = mixture(0)
+    squeezed = Crystal(crystal.numbers, crystal.positions * share, crystal.cell * share)
+    found = model.compute(Systems.of(squeezed).batch(model.cutoff))
+    assert bool((model.backbone.core_energy(_around(model.backbone, squeezed)) > 0).all())
+    rows = DesignMatrix(model.backbone).rows(squeezed)
+    c = model.backbone.coefficients.reshape(-1)
+    torch.testing.assert_close(rows.energy @ c + rows.fixed["energy"], found.energy[0])
+    torch.testing.assert_close(rows.forces @ c + rows.fixed["forces"], found.forces.reshape(-1), rtol=1e-8, atol=1e-8)
+    stress = torch.stack([found.stress[0, a, b] for a, b in VOIGT])
+    torch.testing.assert_close(rows.stress @ c + rows.fixed["stress"], stress, rtol=1e-8, atol=1e-8)
+
+
+def _around(backbone, crystal):
+    batch = Systems.of(crystal).batch(backbone.needs.cutoff)
+    return Surroundings.of(batch, backbone.kinds_of(batch), backbone.needs.cutoff)
+
+
+def test_a_crushed_crystal_has_no_hole():
+    truth = potential(elements=("Si",), degrees=(9.0, 8.0))
+    train = [labelled(truth, mixture(k, elements=("Si",))) for k in range(30)]
+    fit = fit_linear(train, truth.backbone.config)
+    crystal = train[0].crystal
+    energies = []
+    for share in np.linspace(0.25, 0.45, 9):
+        crushed = Crystal(crystal.numbers, crystal.positions * share, crystal.cell * share)
+        energies.append(float(fit.model(Systems.of(crushed).batch(fit.model.cutoff))[0]))
+    assert all(a > b for a, b in pairwise(energies))
+    assert energies[-1] > train[0].energy
 
 
 def test_rows_are_extensive():

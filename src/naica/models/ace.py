@@ -6,7 +6,8 @@ Drautz, Phys. Rev. B 99, 014104 (2019). The energy of an atom is linear in invar
 
 B are all independent products of 2, 3 … of the A that do not change under rotations and mirrors (`naica.nn.ace_basis`); U are the radial
 functions of the pair potential, which stands for the products of one. Close to r = 0, where no data lie, a screened Coulomb repulsion
-(``core``) takes over.
+(``core``) takes over: it is added, and what was learned fades out for an atom whose repulsion exceeds an energy (Lysogorskiy et al., npj
+Comput. Mater. 7, 97 (2021)), so that products of many close neighbours can not win over it.
 
 The energy is evaluated as the polynomial it is: ``∂E/∂A_k = Σ_x D_kx X_x`` with monomials X of lower order, as one matrix product per
 mirror class, and E from that by Euler's theorem on homogeneous functions. No invariant is formed unless it is asked for.
@@ -50,7 +51,8 @@ class ACE(nn.Module):
         sizes : half of the distance of nearest neighbours in Å, one per element; () stands for covalent radii
         envelope : functions go to zero like ``(1 − (r/r_c)²)^envelope``; 2 for continuous forces, 3 for continuous force constants
         core : what repels at short range
-        core_range : Å, where the repulsion has faded out, as a share of r0
+        core_range : where the repulsion has faded out, as a share of r0
+        core_energy : eV, repulsion of an atom at which nothing of what was learned is left
         """
 
         elements: tuple[str, ...] = ("Si",)
@@ -64,6 +66,7 @@ class ACE(nn.Module):
         envelope: int = 2
         core: Literal["zbl", "none"] = "zbl"
         core_range: float = 0.7
+        core_energy: float = 5.0
 
         def __post_init__(self) -> None:
             for name in ("elements", "degrees", "sizes"):  # lists are what JSON gives back
@@ -152,13 +155,15 @@ class ACE(nn.Module):
         kinds = self.kinds_of(batch)
         around = Surroundings.of(batch, kinds, self.needs.cutoff)
         pair, density = self.sums(around)
-        energy = self.core_energy(around)
+        core = self.core_energy(around)
+        energy = torch.zeros_like(core)
         tracked = self.coefficients.requires_grad and torch.is_grad_enabled()
         for kind, atoms in self.by_kind(kinds):
             row = self.coefficients[kind]
             part = (pair if atoms is None else pair[atoms]) @ row[: self.pairs]
             part = part + self.polynomial(density if atoms is None else density[atoms], row[self.pairs :], kind, tracked)
             energy = energy + part if atoms is None else energy.index_add(0, atoms, part)
+        energy = energy * self.gate(core) + core
         return Features(energy, lambda: torch.cat([pair, self.polynomial.invariants(density)], dim=1))
 
     def kinds_of(self, batch: Batch) -> Tensor:
@@ -223,12 +228,22 @@ class ACE(nn.Module):
     def core_energy(self, around: Surroundings) -> Tensor:
         """(N) half of the repulsion of each atom's pairs, eV."""
         n, slots = around.shape
+        none = around.length.new_zeros(n)
         if self.config.core == "none":
-            return around.length.new_zeros(n)
-        numbers = cast(Tensor, self.numbers)
+            return none
         outer = self.r0(around) * self.config.core_range
-        energy = zbl_energy(around.length, numbers[around.receiver_kind], numbers[around.sender_kind], 0.5 * outer, outer)
-        return 0.5 * energy.view(n, slots).sum(1)
+        near = torch.nonzero(around.length < outer)[:, 0]
+        if not len(near):
+            return none
+        numbers = cast(Tensor, self.numbers)
+        first, second = (numbers[kind[near]] for kind in (around.receiver_kind, around.sender_kind))
+        outer = outer[near] if isinstance(outer, Tensor) else outer
+        return none.index_add(0, near // slots, 0.5 * zbl_energy(around.length[near], first, second, 0.5 * outer, outer))
+
+    def gate(self, core: Tensor) -> Tensor:
+        """What is left of the learned energy of atoms with some repulsion (N): from 1 to 0 with two derivatives."""
+        t = (core / self.config.core_energy).clamp(0.0, 1.0)
+        return 1.0 - t**3 * (10.0 - 15.0 * t + 6.0 * t * t)
 
 
 class Features(dict[str, Tensor]):

@@ -9,7 +9,7 @@ products in 64 bits; the sum over atoms is a sum of whole rows. Memory is bounde
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -161,6 +161,12 @@ class DesignMatrix:
             n = around.shape[0]
             self.pair_sums, density = m.sums(around)
             flat = density.reshape(n, -1)
+            with torch.enable_grad():
+                length = around.length.clone().requires_grad_()
+                core = m.core_energy(replace(around, length=length))
+                gate = m.gate(core)
+                self.gate_slope = torch.autograd.grad(gate.sum(), length)[0] if gate.requires_grad else torch.zeros_like(length)
+            self.gate, self.gated = gate.detach(), bool((core > 0).any())
             self.components = torch.index_select(flat, 1, cast(Tensor, m.polynomial.select)).T.contiguous()
             if slopes:
                 self._differentiate(batch)
@@ -191,8 +197,9 @@ class DesignMatrix:
         def add(self, atoms: Tensor, energy: Tensor, out: Tensor) -> None:
             """Add what some atoms of one element contribute to the energy's row (width) and to the rows `out` (3n + 7, width)."""
             d, m = self.design, self.design.model
-            energy[: m.pairs] += self.pair_sums[atoms].sum(0)
-            flat = self._derivatives(atoms, energy[m.pairs :])
+            flat, values = self._derivatives(atoms)
+            values = torch.cat([self.pair_sums[atoms], values.T], dim=1)
+            energy += self.gate[atoms] @ values
             if not self.slopes:
                 return
             slots = self.around.shape[1]
@@ -213,19 +220,25 @@ class DesignMatrix:
                 else:
                     total[:, :, m.pairs + first : m.pairs + last] = part
                 started.add(g)
+            if self.gated:
+                turned = self._with_self(self.unit[:, cells].T[:, :, None] * self.gate_slope[cells][:, None, None], cells, n, local, many)
+                by_group = torch.empty_like(values)
+                by_group[:, d.order] = values
+                total.mul_(self.gate[atoms][:, None, None]).add_(turned * by_group[:, None, :])
             out.index_add_(0, self._targets(atoms, many), total.view(-1, m.width))
 
-        def _derivatives(self, atoms: Tensor, energy: Tensor) -> Tensor:
-            """(n, block_size) derivatives of the invariants by the densities; adds the invariants' sums to `energy` (B)."""
+        def _derivatives(self, atoms: Tensor) -> tuple[Tensor, Tensor]:
+            """(n, block_size) derivatives of the invariants by the densities, and the invariants (B, n)."""
             d = self.design
             a = self.components[:, atoms]
             known = d.model.polynomial.monomials(a) if d.derivatives else {}
             flat = torch.zeros(len(atoms), d.block_size, dtype=torch.float64)
+            invariants = torch.zeros(len(d.model.invariants), len(atoms), dtype=torch.float64)
             for nu, b, k, matrix, place in d.derivatives:
                 values = torch.from_numpy(matrix @ known[nu].numpy())
-                energy.index_add_(0, b, (values * a[k]).sum(1) / nu)
+                invariants.index_add_(0, b, values * a[k] / nu)
                 flat[:, place] = values.T
-            return flat
+            return flat, invariants
 
         def _local_columns(self, atoms: Tensor, cells: Tensor) -> tuple[Tensor, int]:
             """The column of each slot of some atoms, counted from the atom's first; and the largest number of columns."""
