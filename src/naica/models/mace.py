@@ -21,10 +21,10 @@ from torch.nn import functional as F
 
 from naica.errors import ConfigError
 from naica.graphs import Batch, GraphSpec
-from naica.nn.bessel import bessel_functions
 from naica.nn.edge_product import EdgeProduct, Path
 from naica.nn.equivariant import ElementRows, Kinds, Mix, RadialNetwork, gain
 from naica.nn.product_basis import MOST_CORRELATION, ProductBasis
+from naica.nn.radial import bessel_functions
 from naica.nn.so3 import edge_harmonics, natural
 
 

@@ -21,9 +21,9 @@ from torch.nn import functional as F
 
 from naica.errors import ConfigError
 from naica.graphs import Batch, GraphSpec
-from naica.nn.bessel import bessel_functions
 from naica.nn.edge_product import EdgeProduct, Path
 from naica.nn.equivariant import ElementRows, Kinds, Mix, RadialNetwork, gain
+from naica.nn.radial import bessel_functions
 from naica.nn.so3 import Irrep, edge_harmonics, natural
 
 Features = dict[Irrep, Tensor]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from math import pi
+
 import torch
 from torch import Tensor, nn
 
 from naica.errors import ConfigError
+from naica.nn.bessel import envelope
 
 # Far tails are cut at e^-60 = 1e-26: below e^-87 numbers are denormal in f32, and those cost eight times as much to compute
 _SMALLEST = -60.0
@@ -38,3 +41,9 @@ class Gaussians(nn.Module):
         """Lengths (E) in Å → (E, number)."""
         difference = (length[:, None] - self.centres.to(length.dtype)) / self.width
         return torch.exp(torch.clamp(-difference * difference, min=_SMALLEST))
+
+
+def bessel_functions(length: Tensor, number: int, cutoff: float, power: int) -> Tensor:
+    """``sin(nπd / r_c) / d`` times an `envelope`, n = 1 … `number`: lengths (E) in Å → (E, number)."""
+    waves = torch.arange(1, number + 1, dtype=length.dtype, device=length.device) * (pi / cutoff)
+    return torch.sin(length[:, None] * waves) * (envelope(length, cutoff, power) / length)[:, None]
