@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from naica.errors import ConfigError, InputError, RunError
+from naica.graphs.batch import Batch
 from naica.hamiltonian.basis import Basis
 from naica.hamiltonian.graphs import Sample, joined, sample
+from naica.hamiltonian.layout import BlockLayout
 from naica.hamiltonian.matrices import OrbitalMatrices
-from naica.hamiltonian.model import HamiltonianModel
+from naica.hamiltonian.model import HamiltonianModel, padded_turns
 from naica.hamiltonian.two_centre import PairTable, TwoCentre
 from naica.training.average import RunningMean
 from naica.training.config import inside
@@ -47,6 +49,7 @@ class HamiltonianConfig:
     ema : decay per step of the mean weights that are judged and kept
     max_cpu_seconds : budget; the schedule ends within it
     validation : share of the training structures that chooses the weights to keep
+    augment : turn every structure at random in every epoch, for networks that are not equivariant (``schnorb``)
     seed : of everything drawn
     """
 
@@ -61,6 +64,7 @@ class HamiltonianConfig:
     ema: float = 0.99
     max_cpu_seconds: float | None = None
     validation: float = 0.1
+    augment: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -199,6 +203,8 @@ class _Run:
             self.model.train()
             for step in range(steps):
                 chosen = joined([self.train[k] for k in order[step * self.c.batch_size : (step + 1) * self.c.batch_size]])
+                if self.c.augment:
+                    chosen = turned_sample(chosen, self.model.layout)
                 share = self._share(step, steps, time.process_time() - begun)
                 for group in self.optimiser.param_groups:
                     group["lr"] = self.c.learning_rate * rate(share, "one-cycle", 0.05)
@@ -283,6 +289,23 @@ def loss_of(model: HamiltonianModel, s: Sample) -> Tensor:
     j = number[s.batch["edge_sender"][s.there]]
     masks = model.masks
     return _apart(pair - s.hopping, masks[i], masks[j]) + _apart(own - s.on_site, masks[number], masks[number])
+
+
+def turned_sample(s: Sample, layout: BlockLayout) -> Sample:
+    """The sample with each structure turned by its own random rotation, labels with it."""
+    assert s.hopping is not None
+    assert s.on_site is not None
+    q, r = torch.linalg.qr(torch.randn(s.batch.n_systems, 3, 3))
+    q = q * torch.sign(torch.diagonal(r, dim1=1, dim2=2))[:, None]
+    q = q * torch.sign(torch.linalg.det(q))[:, None, None]
+    whole, size = padded_turns(q, layout), layout.size
+    system = s.batch["system"]
+    of_edge = s.batch.system_of("edge")
+    vector = torch.einsum("eab,eb->ea", q[of_edge], s.batch["edge_vector"])
+    pair, own = whole[of_edge[s.there]], whole[system]
+    hopping = (pair @ s.hopping.view(-1, size, size) @ pair.transpose(1, 2)).flatten(1)
+    on_site = (own @ s.on_site.view(-1, size, size) @ own.transpose(1, 2)).flatten(1)
+    return replace(s, batch=Batch({**s.batch, "edge_vector": vector}, s.batch.degree), hopping=hopping, on_site=on_site)
 
 
 def _apart(error: Tensor, left: Tensor, right: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from naica.hamiltonian.layout import BlockLayout
 from naica.hamiltonian.matrices import OrbitalMatrices
 from naica.hamiltonian.two_centre import TwoCentre, empty
 from naica.nn.atoms import N_ELEMENTS
+from naica.nn.so2 import wigner
 from naica.structure import Crystal
 from naica.training.property import config_dict
 
@@ -34,7 +35,8 @@ class HamiltonianModel(nn.Module):
 
     Parameters
     ----------
-    architecture, architecture_config : a backbone that gives ``atom_tensor`` and ``edge_tensor`` (``deeph2``)
+    architecture, architecture_config : a backbone that gives tensors of atoms and edges (``deeph2``, ``deeph-e3``), or features of them in
+        local frames (``deeph``) or in none (``schnorb``)
     baseline : two-centre table of what the network is added to
     overlap : two-centre table of S, for structures that come without; None if the basis is orthogonal
     on_h0 : whether the network is added to H₀ (which every structure must then bring along)
@@ -48,7 +50,6 @@ class HamiltonianModel(nn.Module):
     on_site_scale: Tensor
     pair_scale: Tensor
     pair_decay: Tensor
-    change: Tensor
     masks: Tensor
 
     def __init__(
@@ -66,16 +67,18 @@ class HamiltonianModel(nn.Module):
         self.layout = BlockLayout(baseline.basis)
         self.backbone = backbone(architecture, **(architecture_config or {}))
         self.architecture_config = config_dict(self.backbone.config)
-        degree, channels = self.architecture_config["degree"], self.architecture_config["channels"]
-        if degree < self.layout.most:
-            raise ConfigError(
-                f"{architecture} has tensors up to degree {degree}; blocks of these shells need {self.layout.most}: set degree"
-            )
-        self.atom_out = nn.ModuleDict(
-            {_key(*k): nn.Linear(channels, count, bias=k == (0, False)) for k, count in self.layout.counts.items()}
-        )
-        self.edge_out = nn.ModuleDict({_key(*k): nn.Linear(channels, count, bias=False) for k, count in self.layout.counts.items()})
-        self.register_buffer("change", torch.from_numpy(self.layout.change.T.copy()).float(), persistent=False)
+        widths = cast(Mapping[str, int], self.backbone.widths)
+        self.atom_out: nn.Module
+        self.edge_out: nn.Module
+        if "edge" in widths:
+            atom = self.architecture_config.get("hidden", widths["edge"])
+            self.atom_out, self.edge_out = _FramedBlocks(atom, self.layout), _FramedBlocks(widths["edge"], self.layout)
+        elif (degree := self.architecture_config.get("degree")) is None:
+            raise ConfigError(f"{architecture} gives no features of pairs; networks of Hamiltonians are deeph, deeph-e3, deeph2, schnorb")
+        elif degree < self.layout.most:
+            raise ConfigError(f"{architecture} has tensors up to degree {degree}; these shells need {self.layout.most}: set degree")
+        else:
+            self.atom_out, self.edge_out = (_TensorBlocks(widths["atom"], self.layout) for _ in range(2))
         self.register_buffer("masks", torch.zeros(N_ELEMENTS, self.layout.size), persistent=False)
         for z in self.layout.basis:
             self.masks[z] = torch.from_numpy(self.layout.mask(z)).float()
@@ -114,9 +117,9 @@ class HamiltonianModel(nn.Module):
         """(P, n²) padded blocks of the pairs and (N, n²) of the atoms with themselves, eV: what is added to the baseline."""
         told = cast(dict[str, Tensor], self.backbone(s.batch))
         number = s.batch["number"]
-        own = self._blocks(told["atom_tensor"], self.atom_out)
+        own = self.atom_out(told, "atom")
         own = (own + own.transpose(1, 2)) / 2 * self.on_site_scale[number][:, None, None]
-        directed = self._blocks(told["edge_tensor"], self.edge_out)
+        directed = self.edge_out(told, "edge")
         pair = (torch.index_select(directed, 0, s.there) + torch.index_select(directed, 0, s.back).transpose(1, 2)) / 2
         i = torch.index_select(number, 0, torch.index_select(s.batch["edge_receiver"], 0, s.there))
         j = torch.index_select(number, 0, torch.index_select(s.batch["edge_sender"], 0, s.there))
@@ -127,17 +130,6 @@ class HamiltonianModel(nn.Module):
         mask_own = self.masks[number][:, :, None] * self.masks[number][:, None, :]
         mask_pair = self.masks[i][:, :, None] * self.masks[j][:, None, :]
         return (pair * mask_pair).flatten(1), (own * mask_own).flatten(1)
-
-    def _blocks(self, tensors: Tensor, out: nn.ModuleDict) -> Tensor:
-        """(n, (L + 1)², 2, C) → padded blocks (n, size, size)."""
-        found = {}
-        for degree, pseudo in self.layout.counts:
-            own = tensors[:, degree**2 : (degree + 1) ** 2, int(pseudo)]
-            layer = out[_key(degree, pseudo)]
-            # the trace of a block is a scalar: only ordinary scalars may have a bias
-            found[degree, pseudo] = layer(own)
-        irreps = self.layout.joined(found)
-        return (irreps @ self.change.to(irreps.dtype)).view(len(irreps), self.layout.size, self.layout.size)
 
     # --- whole structures ------------------------------------------------------------------------------------------------------
     def base(self, matrices: OrbitalMatrices) -> Array:
@@ -192,6 +184,57 @@ class HamiltonianModel(nn.Module):
         if self.overlap is not None:
             bare = bare.with_blocks(S=self.overlap.blocks(bare))
         return self.complete(bare)
+
+
+class _TensorBlocks(nn.Module):
+    """Tensors (n, (L + 1)², 2, C) → padded blocks (n, size, size), by one linear map per degree and parity and the change of basis."""
+
+    change: Tensor
+
+    def __init__(self, channels: int, layout: BlockLayout) -> None:
+        super().__init__()
+        self.layout = layout
+        # the trace of a block is a scalar: only ordinary scalars may have a bias
+        self.maps = nn.ModuleDict({_key(*k): nn.Linear(channels, count, bias=k == (0, False)) for k, count in layout.counts.items()})
+        self.register_buffer("change", torch.from_numpy(layout.change.T.copy()).float(), persistent=False)
+
+    def forward(self, told: Mapping[str, Tensor], level: str) -> Tensor:
+        """Features of a level → (n, size, size)."""
+        tensors, found = told[f"{level}_tensor"], {}
+        for degree, pseudo in self.layout.counts:
+            found[degree, pseudo] = self.maps[_key(degree, pseudo)](tensors[:, degree**2 : (degree + 1) ** 2, int(pseudo)])
+        irreps = self.layout.joined(found)
+        return (irreps @ self.change.to(irreps.dtype)).view(len(irreps), self.layout.size, self.layout.size)
+
+
+class _FramedBlocks(nn.Module):
+    """Features (n, C) in local frames → padded blocks there, turned back; without frames the laboratory's is meant."""
+
+    def __init__(self, width: int, layout: BlockLayout) -> None:
+        super().__init__()
+        self.layout = layout
+        self.map = nn.Linear(width, layout.size**2)
+
+    def forward(self, told: Mapping[str, Tensor], level: str) -> Tensor:
+        """Features of a level → (n, size, size)."""
+        size = self.layout.size
+        blocks = self.map(told[f"{level}_local"]).view(-1, size, size)
+        if f"{level}_frame" not in told:
+            return blocks
+        turn = padded_turns(told[f"{level}_frame"], self.layout).to(blocks.dtype)
+        return turn.transpose(1, 2) @ blocks @ turn
+
+
+def padded_turns(turns: Tensor, layout: BlockLayout) -> Tensor:
+    """(n, size, size) how rotations (n, 3, 3) turn the orbitals of the padded block."""
+    d = wigner(turns, max(layout.shells))
+    whole = turns.new_zeros(len(turns), layout.size, layout.size)
+    start = 0
+    for shell in layout.shells:
+        stop = start + 2 * shell + 1
+        whole[:, start:stop, start:stop] = d[shell]
+        start = stop
+    return whole
 
 
 def _key(degree: int, pseudo: bool) -> str:

@@ -38,7 +38,10 @@ _BUILT_IN = {
     "orbnet": "naica.models.orbnet:OrbNet",
     "orbital-graph": "naica.models.orbital_graph:OrbitalGraph",
     "gnome-composition": "naica.models.gnome:GNoMEComposition",
+    "deeph": "naica.models.deeph:DeepH",
+    "deeph-e3": "naica.models.deeph_e3:DeepHE3",
     "deeph2": "naica.models.deeph2:DeepH2",
+    "schnorb": "naica.models.schnorb:SchNOrb",
     "selenite": "naica.models.selenite:Selenite",
 }
 

@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from naica.nn.solid import harmonics
+from naica.nn.solid import harmonics, three_j
 
 
 def std_harmonics(vectors: Tensor, most: int) -> Tensor:
@@ -63,8 +63,8 @@ def turned(features: Tensor, d: list[Tensor], back: bool = False) -> Tensor:
     return torch.cat(parts, dim=1).view(shape)
 
 
-class SO2Linear(nn.Module):
-    """The most general linear map of features in the frame of their edge that inversion and turns about the edge allow.
+class FrameLinear(nn.Module):
+    """A linear map of features in the frame of their edge that inversion and turns about the edge allow; its numbers are a subclass's.
 
     Parameters
     ----------
@@ -78,6 +78,41 @@ class SO2Linear(nn.Module):
     def __init__(self, degree: int, inputs: int, out: int) -> None:
         super().__init__()
         self.degree, self.inputs, self.out = degree, inputs, out
+        self.register_buffer("order", _by_order(degree), persistent=False)
+        self.register_buffer("back", torch.argsort(_by_order(degree)), persistent=False)
+
+    def matrices(self) -> tuple[list[Tensor], list[Tensor]]:
+        """For |m| = 0 … L what maps each parity to itself, and for |m| = 1 … L what maps the other parity to it: (2, rows, columns) each.
+
+        Rows are degree and channel of what comes in, degrees from |m| up; columns the same of what goes out.
+        """
+        raise NotImplementedError  # an abstract method
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(E, (L + 1)², 2, inputs) → (E, (L + 1)², 2, out)."""
+        edges, degree = len(x), self.degree
+        same, other = self.matrices()
+        # parity first, then components by |m|, so that each |m| is one matrix product
+        x = x.permute(2, 0, 1, 3)[:, :, self.order]
+        size = degree + 1
+        parts = [torch.bmm(x[:, :, :size].reshape(2, edges, -1), same[0]).view(2, edges, size, self.out)]
+        start = size
+        for m in range(1, degree + 1):
+            size = degree + 1 - m
+            plus = x[:, :, start : start + size].reshape(2, edges, -1)
+            minus = x[:, :, start + size : start + 2 * size].reshape(2, edges, -1)
+            a, b = same[m], other[m - 1]
+            parts.append((torch.bmm(plus, a) - torch.bmm(minus.flip(0), b)).view(2, edges, size, self.out))
+            parts.append((torch.bmm(plus.flip(0), b) + torch.bmm(minus, a)).view(2, edges, size, self.out))
+            start += 2 * size
+        return torch.cat(parts, dim=2)[:, :, self.back].permute(1, 2, 0, 3)
+
+
+class SO2Linear(FrameLinear):
+    """The most general such map: a matrix of its own for each |m|."""
+
+    def __init__(self, degree: int, inputs: int, out: int) -> None:
+        super().__init__(degree, inputs, out)
         self.same = nn.ParameterList()
         self.other = nn.ParameterList()
         for m in range(degree + 1):
@@ -86,26 +121,58 @@ class SO2Linear(nn.Module):
             self.same.append(nn.Parameter(scale * torch.randn(2, rows, columns)))
             if m:
                 self.other.append(nn.Parameter(scale * torch.randn(2, rows, columns)))
-        self.register_buffer("order", _by_order(degree), persistent=False)
-        self.register_buffer("back", torch.argsort(_by_order(degree)), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(E, (L + 1)², 2, inputs) → (E, (L + 1)², 2, out)."""
-        edges, degree = len(x), self.degree
-        # parity first, then components by |m|, so that each |m| is one matrix product
-        x = x.permute(2, 0, 1, 3)[:, :, self.order]
-        size = degree + 1
-        parts = [torch.bmm(x[:, :, :size].reshape(2, edges, -1), self.same[0]).view(2, edges, size, self.out)]
-        start = size
-        for m in range(1, degree + 1):
-            size = degree + 1 - m
-            plus = x[:, :, start : start + size].reshape(2, edges, -1)
-            minus = x[:, :, start + size : start + 2 * size].reshape(2, edges, -1)
-            a, b = self.same[m], self.other[m - 1]
-            parts.append((torch.bmm(plus, a) - torch.bmm(minus.flip(0), b)).view(2, edges, size, self.out))
-            parts.append((torch.bmm(plus.flip(0), b) + torch.bmm(minus, a)).view(2, edges, size, self.out))
-            start += 2 * size
-        return torch.cat(parts, dim=2)[:, :, self.back].permute(1, 2, 0, 3)
+    def matrices(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The parameters as they are."""
+        return list(self.same), list(self.other)
+
+
+class ReducedProduct(FrameLinear):
+    """The tensor product of features with the harmonics of their edge, ``Σ W_path [x_l₁ ⊗ Y_l₂]_l₃``, computed in the frame of the edge.
+
+    There Y_l₂m is √(2 l₂ + 1) for m = 0 and nothing else, so the couplings of all l₂ add up to one small matrix for each |m|: the same
+    function as the product written out, at the cost of a linear map. Paths with l₁ + l₂ + l₃ odd change the class of parity, others do not.
+    """
+
+    def __init__(self, degree: int, inputs: int, out: int) -> None:
+        super().__init__(degree, inputs, out)
+        self.paths = [(a, b, c) for a in range(degree + 1) for b in range(degree + 1) for c in range(abs(a - b), min(degree, a + b) + 1)]
+        into = [sum(c == path[2] for path in self.paths) for c in range(degree + 1)]
+        scale = torch.tensor([(into[c] * inputs) ** -0.5 for *_, c in self.paths])
+        # by path and the parity of what goes out
+        self.weight = nn.Parameter(scale[:, None, None, None] * torch.randn(len(self.paths), 2, inputs, out))
+        for m in range(degree + 1):
+            for name, values in zip(("same", "other"), _couplings(degree, m, self.paths), strict=True):
+                self.register_buffer(f"{name}{m}", values, persistent=False)
+
+    def matrices(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The couplings contracted with the weights of the paths."""
+        found: dict[str, list[Tensor]] = {"same": [], "other": []}
+        for name, parts in found.items():
+            for m in range(self.degree + 1):
+                if name == "other" and m == 0:
+                    continue
+                coupling = getattr(self, f"{name}{m}").to(self.weight.dtype)
+                size = self.degree + 1 - m
+                whole = torch.einsum("pij,pkcd->kicjd", coupling, self.weight)
+                parts.append(whole.reshape(2, size * self.inputs, size * self.out))
+        return found["same"], found["other"]
+
+
+def _couplings(degree: int, m: int, paths: list[tuple[int, int, int]]) -> tuple[Tensor, Tensor]:
+    """(paths, l₁ − m, l₃ − m) couplings of the components m that keep m, and of those that turn m into −m."""
+    size = degree + 1 - m
+    same, other = (torch.zeros(len(paths), size, size, dtype=torch.float64) for _ in range(2))
+    for p, (a, b, c) in enumerate(paths):
+        if min(a, c) < m:
+            continue
+        # normalised so that the square of what comes out is the mean square of what goes in
+        w = three_j(a, b, c) * ((2 * c + 1) * (2 * b + 1)) ** 0.5
+        if (a + b + c) % 2:
+            other[p, a - m, c - m] = w[a + m, b, c - m]
+        else:
+            same[p, a - m, c - m] = w[a + m, b, c + m]
+    return same, other
 
 
 def _by_order(degree: int) -> Tensor:
