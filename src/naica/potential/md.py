@@ -627,20 +627,23 @@ def _chain_half(
         drive = kinetic if k == 0 else mass[:, k - 1] * rate[:, k - 1] ** 2
         return (drive - held[:, k] * kt) / mass[:, k]
 
-    for weight in _YOSHIDA:
-        part = weight * dt / 2
-        rate[:, last] += part / 2 * push(last)
-        for k in reversed(range(last)):
+    def links(part: float, order: Sequence[int]) -> None:
+        for k in order:
             slow = np.exp(-part / 4 * rate[:, k + 1])
             rate[:, k] = (rate[:, k] * slow + part / 2 * push(k)) * slow
-        factor = np.exp(-part * rate[:, 0])
-        scale *= factor
-        kinetic *= factor * factor
-        taken += part * rate * held * kt[:, None]
-        for k in range(last):
-            slow = np.exp(-part / 4 * rate[:, k + 1])
-            rate[:, k] = (rate[:, k] * slow + part / 2 * push(k)) * slow
-        rate[:, last] += part / 2 * push(last)
+
+    # what explodes here is seen by whoever looks at the state
+    with np.errstate(over="ignore", invalid="ignore"):
+        for weight in _YOSHIDA:
+            part = weight * dt / 2
+            rate[:, last] += part / 2 * push(last)
+            links(part, range(last - 1, -1, -1))
+            factor = np.exp(-part * rate[:, 0])
+            scale *= factor
+            kinetic *= factor * factor
+            taken += part * rate * held * kt[:, None]
+            links(part, range(last))
+            rate[:, last] += part / 2 * push(last)
     bath = {**state.bath, f"{name}_rate": torch.from_numpy(rate), f"{name}_energy": torch.from_numpy(taken)}
     return torch.from_numpy(scale), bath
 
@@ -665,8 +668,10 @@ def _of_shape(push: Tensor, shape: Shape) -> Tensor:
 
 def _exponentials(rate: Tensor, dt: float) -> tuple[Tensor, Tensor]:
     """exp(A dt) and (1/dt) ∫₀^dt exp(A s) ds of symmetric matrices (B, 3, 3)."""
-    values, axes = torch.linalg.eigh(rate)
-    x = values * dt
+    sound = torch.isfinite(rate).flatten(1).all(dim=1)[:, None]
+    # a system that exploded must not take the others with it: it gets NaN
+    values, axes = torch.linalg.eigh(torch.where(sound[:, :, None], rate, torch.zeros_like(rate)))
+    x = torch.where(sound, values * dt, torch.full_like(values, torch.nan))
     small = x.abs() < 1e-4
     mean = torch.where(small, 1 + x / 2 + x * x / 6, torch.expm1(x) / torch.where(small, torch.ones_like(x), x))
     return tuple((axes * f[:, None, :]) @ axes.transpose(1, 2) for f in (torch.exp(x), mean))  # type: ignore[return-value]

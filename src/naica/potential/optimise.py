@@ -189,6 +189,10 @@ class _Batch:
     def enter(self, member: _Member) -> str | None:
         """Take a crystal in, or say why it cannot be."""
         group = None
+        try:
+            system = Systems.of(member.crystal)
+        except InputError as error:
+            return str(error)
         if self.goal.symmetry:
             try:
                 group = _Group.of(member.crystal)
@@ -197,7 +201,7 @@ class _Batch:
         if any(not 0 <= k < len(member.crystal) for k in member.fixed):
             return f"fixed atoms {list(member.fixed)} of {len(member.crystal)} atoms; indices start at 0"
         member.fire = member.fire or self.goal.method == "fire"
-        self._waiting.append((member, Systems.of(member.crystal), group))
+        self._waiting.append((member, system, group))
         return None
 
     def _admit(self) -> None:

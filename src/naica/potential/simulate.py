@@ -338,7 +338,7 @@ def _write(writer: Writer, state: State, members: Sequence[int], ensemble: Ensem
 
 _BY_ATOM = ("velocities", "mass", "mobile", "forces")
 _BY_SYSTEM = ("energy", "stress", "seed", "schedule", "pressure", "nearest")
-_OF_SYSTEMS = ("number", "positions", "cell", "pbc", "n_atoms")
+_OF_SYSTEMS = ("number", "positions", "cell", "pbc", "n_atoms", "total_charge", "moments")
 
 
 def _checkpoint(going: _Going, evaluator: Evaluator, writer: Writer | None) -> None:
@@ -349,7 +349,8 @@ def _checkpoint(going: _Going, evaluator: Evaluator, writer: Writer | None) -> N
     state = going.state
     if not going.members:  # nobody is left: nothing to go on from but the reasons
         state = state.take([])
-    arrays: dict[str, Any] = {name: getattr(state.systems, name).numpy() for name in _OF_SYSTEMS}
+    held = {name: getattr(state.systems, name, None) for name in _OF_SYSTEMS}
+    arrays: dict[str, Any] = {name: value.numpy() for name, value in held.items() if value is not None}
     arrays.update((name, getattr(state, name).numpy()) for name in (*_BY_ATOM, *_BY_SYSTEM))
     arrays.update((f"bath.{name}", value.numpy()) for name, value in state.bath.items())
     arrays["step"], arrays["members"] = state.step, list(going.members)
@@ -370,7 +371,7 @@ def _resumed(path: Path, header: Header, evaluator: Evaluator, ensemble: Ensembl
     given = {name: torch.from_numpy(value) for name, value in arrays.items() if isinstance(value, np.ndarray)}
     bath = {name.removeprefix("bath."): value for name, value in given.items() if name.startswith("bath.")}
     state = State(
-        Systems(*(given[name] for name in _OF_SYSTEMS)),
+        Systems(**{name: given[name] for name in _OF_SYSTEMS if name in given}),
         step=int(arrays["step"]),
         bath=bath,
         **{name: given[name] for name in (*_BY_ATOM, *_BY_SYSTEM)},  # type: ignore[arg-type]
