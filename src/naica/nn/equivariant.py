@@ -60,11 +60,16 @@ class Kinds:
     Parameters
     ----------
     rows : (N) row of each atom's element
+
+    Attributes
+    ----------
+    present, place : rows that occur, and where in `present` each atom's is
     """
 
     def __init__(self, rows: Tensor) -> None:
         self.rows = rows
-        present = torch.unique(rows).tolist()
+        self.present, self.place = torch.unique(rows, return_inverse=True)
+        present = self.present.tolist()
         self.alone = present[0] if len(present) == 1 else None
         self.members = {} if self.alone is not None else {int(z): (rows == z).nonzero()[:, 0] for z in present}
 

@@ -6,22 +6,26 @@ The product basis of MACE (Batatia et al., NeurIPS 2022, eqs. 10 and 11)::
 
 U are the couplings of ν components to degree L and its natural parity, one for each way to couple them one after the other. Ways that differ
 may give the same polynomial; all have a weight, as published. Factors commute, so the sum over η is done first, on the weights: what is left
-is one sparse polynomial of the components for each output, whose coefficients depend on element and channel.
+is one sparse polynomial of the components for each output, whose coefficients depend on element and channel. On a CPU it runs in a compiled function
+(``product_basis.c``); the plain version here gives the same.
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import combinations_with_replacement
+from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.autograd import Function
 
 from naica.errors import ConfigError
+from naica.nn.compiled import library
 from naica.nn.equivariant import Kinds
 from naica.nn.so3 import Irrep, coupling, natural
 
@@ -86,6 +90,43 @@ def terms(most: int, degree: int, order: int) -> Terms:
     return Terms(names[kept, 0], names[kept, 1:], paths[kept])
 
 
+@dataclass(frozen=True)
+class Polynomials:
+    """Which terms are summed: components of degrees 0 … `most` to results of some degrees, up to `correlation` factors."""
+
+    most: int
+    results: tuple[int, ...]
+    correlation: int
+
+    @cached_property
+    def blocks(self) -> tuple[tuple[str, Terms], ...]:
+        """Name of the weights, and terms they belong to, for each result's degree and each order that has any."""
+        orders = range(1, self.correlation + 1)
+        found = [(f"{degree}_{order}", degree, order) for degree in self.results for order in orders if order > 1 or degree <= self.most]
+        return tuple((name, terms(self.most, degree, order)) for name, degree, order in found)
+
+    @cached_property
+    def places(self) -> Ints:
+        """(t, 4) result and three factors of every term; a factor that is not there is the component after the last, which is one."""
+        size, starts, rows = (self.most + 1) ** 2, dict(zip(self.results, self._starts, strict=True)), []
+        for name, some in self.blocks:
+            count, order = some.factors.shape
+            ones = np.full((count, MOST_CORRELATION - order), size)
+            # the last place is the innermost loop of the compiled functions, so it holds a factor always
+            rows.append(np.concatenate([some.component[:, None] + starts[int(name.split("_")[0])], ones, some.factors], axis=1))
+        found: Ints = np.concatenate(rows)
+        return found
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return np.cumsum([0, *(2 * degree + 1 for degree in self.results)])[:-1].tolist()  # type: ignore[no-any-return]
+
+    @property
+    def width(self) -> int:
+        """Components of all results."""
+        return sum(2 * degree + 1 for degree in self.results)
+
+
 class ProductBasis(nn.Module):
     """Components of degrees 0 … `most` (N, (most + 1)², K) → for each result's degree (N, 2L + 1, K), with natural parity.
 
@@ -102,82 +143,158 @@ class ProductBasis(nn.Module):
         super().__init__()
         if not 1 <= correlation <= MOST_CORRELATION:
             raise ConfigError(f"correlation {correlation}; expected 1 to {MOST_CORRELATION}")
-        self.most, self.results, self.correlation, self.channels = most, tuple(results), correlation, channels
+        self.polynomials = Polynomials(most, tuple(results), correlation)
         self.weights = nn.ParameterDict()
-        for degree in self.results:
-            for order in range(1, correlation + 1):
-                if degree <= most or order > 1:
-                    paths = terms(most, degree, order).paths.shape[1]
-                    self.weights[f"{degree}_{order}"] = nn.Parameter(torch.randn(elements, paths, channels) / paths)
+        for name, some in self.polynomials.blocks:
+            paths = some.paths.shape[1]
+            self.weights[name] = nn.Parameter(torch.randn(elements, paths, channels) / paths)
+
+    def coefficients(self, kinds: Kinds) -> Tensor:
+        """(present elements, terms, K)."""
+        rows = []
+        for name, _ in self.polynomials.blocks:
+            weight = self.weights[name]
+            rows.append(_paths(self.polynomials, name, weight.dtype, weight.device) @ torch.index_select(weight, 0, kinds.present))
+        return torch.cat(rows, dim=1)
 
     def forward(self, x: Tensor, kinds: Kinds) -> list[Tensor]:
         """(N, (most + 1)², K) and the atoms' elements → (N, 2L + 1, K) for each result."""
-        return [self._of_degree(x, degree, kinds) for degree in self.results]
-
-    def _of_degree(self, x: Tensor, degree: int, kinds: Kinds) -> Tensor:
-        if kinds.alone is not None:
-            return self._polynomial(x, degree, kinds.alone)
-        found = x.new_zeros(len(x), 2 * degree + 1, self.channels)
-        for z, members in kinds.members.items():
-            found = found.index_copy(0, members, self._polynomial(torch.index_select(x, 0, members), degree, z))
-        return found
-
-    def _polynomial(self, x: Tensor, degree: int, z: int) -> Tensor:
-        """By powers: ``Σ_a x_a (c_a + Σ_{b ≥ a} x_b (c_ab + Σ_{c ≥ b} c_abc x_c))`` with dense tables of coefficients."""
-        size = x.shape[1]
-        low, high = _pairs(size)
-        tables = self._tables(degree, z, size, x)
-        inner: Tensor | None = None
-        if 3 in tables:
-            # (K, 2L + 1 times pairs, size) times (K, size, N), a product for each channel
-            table = tables[3].permute(2, 0, 1)
-            inner = torch.bmm(table, x.permute(2, 1, 0)).permute(2, 1, 0).unflatten(1, (2 * degree + 1, len(low)))
-        if 2 in tables:
-            inner = tables[2] if inner is None else inner + tables[2]
-        found = x.new_zeros(len(x), 2 * degree + 1, self.channels)
-        if inner is not None:
-            pairs = torch.index_select(x, 1, low) * torch.index_select(x, 1, high)
-            found = found + (inner * pairs[:, None]).sum(2)
-        if 1 in tables:
-            found = found + (tables[1] * x[:, None]).sum(2)
-        return found
-
-    def _tables(self, degree: int, z: int, size: int, x: Tensor) -> dict[int, Tensor]:
-        """Dense coefficients by order: (2L + 1, size, K), (2L + 1, pairs, K), (2L + 1 times pairs, size, K)."""
-        found = {}
-        pairs = size * (size + 1) // 2
-        for order in range(1, self.correlation + 1):
-            name = f"{degree}_{order}"
-            if name not in self.weights:
-                continue
-            some = terms(self.most, degree, order)
-            values = torch.from_numpy(some.paths).to(x) @ self.weights[name][z]
-            shape = (2 * degree + 1, *((size,), (pairs,), (pairs, size))[order - 1], self.channels)
-            table = (
-                x.new_zeros(shape).flatten(0, -2).index_copy(0, torch.from_numpy(_places(self.most, degree, order)).to(x.device), values)
-            )
-            found[order] = table.view(-1, size, self.channels) if order == 3 else table.view(shape)
-        return found
+        found = products(self.polynomials, x, self.coefficients(kinds), kinds.place)
+        return list(found.split([2 * degree + 1 for degree in self.polynomials.results], dim=1))
 
 
 @cache
-def _pairs(size: int) -> tuple[Tensor, Tensor]:
-    pairs = torch.tensor(list(combinations_with_replacement(range(size), 2)))
-    return pairs[:, 0].contiguous(), pairs[:, 1].contiguous()
+def _paths(polynomials: Polynomials, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.from_numpy(dict(polynomials.blocks)[name].paths).to(dtype=dtype, device=device)
+
+
+def products(polynomials: Polynomials, x: Tensor, coefficients: Tensor, place: Tensor) -> Tensor:
+    """The polynomials of every atom.
+
+    Parameters
+    ----------
+    x : (N, (most + 1)², K)
+    coefficients : (rows, terms, K)
+    place : (N) which row an atom has
+
+    Returns
+    -------
+    (N, components of all results, K).
+    """
+    numbers = x.dtype in (torch.float32, torch.float64) and x.dtype == coefficients.dtype
+    if x.device.type == "cpu" and numbers and not torch.compiler.is_compiling() and polynomials.width <= _MOST and x.shape[1] <= _MOST:
+        if _functions() is not None:
+            return _Values.apply(polynomials, place, x, coefficients)
+    return plain(polynomials, x, coefficients, place)
+
+
+def plain(polynomials: Polynomials, x: Tensor, coefficients: Tensor, place: Tensor) -> Tensor:
+    """The same by operations of torch, every term of every atom."""
+    result, a, b, c = torch.from_numpy(polynomials.places).to(x.device).T
+    with_one = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+    monomials = torch.index_select(with_one, 1, a) * torch.index_select(with_one, 1, b) * torch.index_select(with_one, 1, c)
+    weighted = monomials * torch.index_select(coefficients, 0, place)
+    return x.new_zeros(len(x), polynomials.width, x.shape[2]).index_add(1, result, weighted)
+
+
+# --- compiled ----------------------------------------------------------------------------------------------------------------------------
+# as in the C source
+_MOST = 64
+
+
+class _Work(ctypes.Structure):
+    """The argument of the compiled functions, see ``product_basis.c``."""
+
+    _fields_ = [  # noqa: RUF012 - ctypes wants a list
+        *((name, ctypes.c_int64) for name in ("atoms", "components", "results", "terms", "channels", "threads")),
+        *((name, ctypes.c_void_p) for name in ("row", "term", "x", "coefficients", "g", "x2", "c2", "values", "g_x", "g_c", "g_g")),
+    ]
 
 
 @cache
-def _places(most: int, degree: int, order: int) -> Ints:
-    """Where the terms stand in the dense tables."""
-    some, size = terms(most, degree, order), (most + 1) ** 2
-    place = some.factors[:, 0]
-    if order > 1:
-        number = np.zeros((size, size), np.int64)
-        low, high = np.triu_indices(size)
-        number[low, high] = np.arange(len(low))
-        place = number[some.factors[:, 0], some.factors[:, 1]]
-    if order > 2:
-        place = place * size + some.factors[:, 2]
-    rows = {1: size, 2: size * (size + 1) // 2, 3: size * (size + 1) // 2 * size}[order]
-    found: Ints = some.component * rows + place
+def _functions() -> ctypes.CDLL | None:
+    found = library("product_basis")
+    if found is not None:
+        for name in ("basis_values", "basis_slopes", "basis_second"):
+            function = getattr(found, name)
+            function.argtypes, function.restype = (ctypes.POINTER(_Work), ctypes.c_int64), None
     return found
+
+
+@cache
+def _term_table(polynomials: Polynomials) -> np.ndarray[Any, np.dtype[np.int32]]:
+    return np.ascontiguousarray(polynomials.places, dtype=np.int32)
+
+
+def _run(name: str, polynomials: Polynomials, place: Tensor, **tensors: Tensor | None) -> None:
+    x = tensors["x"]
+    assert x is not None
+    atoms, components, channels = x.shape
+    terms_ = _term_table(polynomials)
+    work = _Work(atoms, components, polynomials.width, len(terms_), channels, torch.get_num_threads())
+    work.row, work.term = place.data_ptr(), terms_.ctypes.data
+    for key, value in tensors.items():
+        setattr(work, key, None if value is None else value.data_ptr())
+    found = _functions()
+    assert found is not None
+    getattr(found, name)(ctypes.byref(work), int(x.dtype == torch.float64))
+
+
+class _Values(Function):
+    @staticmethod
+    def forward(ctx: Any, polynomials: Polynomials, place: Tensor, x: Tensor, coefficients: Tensor) -> Tensor:
+        x, coefficients, place = x.contiguous(), coefficients.contiguous(), place.contiguous()
+        found = x.new_empty(len(x), polynomials.width, x.shape[2])
+        _run("basis_values", polynomials, place, x=x, coefficients=coefficients, values=found)
+        ctx.save_for_backward(x, coefficients)
+        ctx.polynomials, ctx.place = polynomials, place
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *g: Tensor) -> tuple[Tensor | None, ...]:
+        x, coefficients = ctx.saved_tensors
+        wanted = tuple(ctx.needs_input_grad[2:])
+        if torch.is_grad_enabled():
+            return None, None, *_Slopes.apply(ctx.polynomials, ctx.place, wanted, x, coefficients, g[0])
+        return None, None, *_slopes(ctx.polynomials, ctx.place, wanted, x, coefficients, g[0])
+
+
+def _slopes(polynomials: Polynomials, place: Tensor, wanted: Sequence[bool], x: Tensor, c: Tensor, g: Tensor) -> list[Tensor | None]:
+    x, c, g = x.contiguous(), c.contiguous(), g.contiguous()
+    g_x, g_c = torch.empty_like(x) if wanted[0] else None, torch.zeros_like(c) if wanted[1] else None
+    _run("basis_slopes", polynomials, place, x=x, coefficients=c, g=g, g_x=g_x, g_c=g_c)
+    return [g_x, g_c]
+
+
+class _Slopes(Function):
+    """Derivatives of ``Σ B·G`` by components and coefficients, as functions of those and of G."""
+
+    @staticmethod
+    def forward(ctx: Any, polynomials: Polynomials, place: Tensor, wanted: tuple[bool, ...], *tensors: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
+        ctx.polynomials, ctx.place = polynomials, place
+        return tuple(_slopes(polynomials, place, wanted, *tensors))
+
+    @staticmethod
+    def backward(ctx: Any, *changes: Tensor | None) -> tuple[Tensor | None, ...]:
+        x, c, g = ctx.saved_tensors
+        x2, c2 = changes
+        if torch.is_grad_enabled():
+            return None, None, None, *_again(ctx.polynomials, ctx.place, (x, c, g), (x2, c2))
+        x, c, g, c2 = x.contiguous(), c.contiguous(), g.contiguous(), None if c2 is None else c2.contiguous()
+        x2 = torch.zeros_like(x) if x2 is None else x2.contiguous()
+        g_x, g_c, g_g = torch.empty_like(x), torch.zeros_like(c) if ctx.needs_input_grad[4] else None, torch.empty_like(g)
+        named = {"x": x, "coefficients": c, "g": g, "x2": x2, "c2": c2, "g_x": g_x, "g_c": g_c, "g_g": g_g}
+        _run("basis_second", ctx.polynomials, ctx.place, **named)
+        return None, None, None, g_x, g_c, g_g
+
+
+def _again(
+    polynomials: Polynomials, place: Tensor, point: tuple[Tensor, Tensor, Tensor], change: tuple[Tensor | None, Tensor | None]
+) -> list[Tensor | None]:
+    """What `_Slopes.backward` gives, differentiable again, by way of the plain version."""
+    x, c, g = (one if one.requires_grad else one.detach().requires_grad_() for one in point)
+    slopes = torch.autograd.grad((plain(polynomials, x, c, place) * g).sum(), (x, c), create_graph=True)
+    total = sum((s * d).sum() for s, d in zip(slopes, change, strict=True) if d is not None)
+    return list(torch.autograd.grad(total, (x, c, g), create_graph=True, allow_unused=True))  # type: ignore[arg-type]
