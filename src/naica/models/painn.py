@@ -109,6 +109,6 @@ class PaiNN(nn.Module):
         envelope = 0.5 * (1 + torch.cos(length * (pi / c.cutoff))) * (length < c.cutoff)
         filters = F.linear(self.radial(length), self.filters.weight, self.filters.bias) * envelope[:, None]
         s, v = torch.index_select(self.embedding.weight, 0, batch["number"]), None
-        for layer, part in zip(self.layers, filters.view(len(length), c.layers, 3, c.width).unbind(1), strict=True):
+        for layer, part in zip(self.layers, filters.view(length.shape[0], c.layers, 3, c.width).unbind(1), strict=True):
             s, v = layer(s, v, part, unit, batch)
         return {"atom": s, "energy": self.readout(s)[:, 0]}

@@ -10,7 +10,7 @@ from naica.graphs import Batch
 
 def sum_edges(messages: Tensor, batch: Batch) -> Tensor:
     """Messages (E, C) summed on their receivers: (N, C). Where all atoms have equally many edges this is a reshape and a sum."""
-    n = len(batch["number"])
+    n = batch["number"].shape[0]  # len would freeze the size in an exported program
     if batch.degree == 0:
         return messages.new_zeros(n, messages.shape[1])
     if batch.degree is not None:

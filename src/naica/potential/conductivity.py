@@ -1,7 +1,8 @@
 """Ionic conductivity from scratch, by the protocol of GNoME: molecular dynamics at 1000 K, and the verdict superionic or not.
 
 Merchant et al., Nature 624, 80 (2023), Methods: 50 ps at 1000 K in steps of 2 fs with a Nosé–Hoover thermostat that relaxes within 40
-steps; the first 10 ps are dropped; diffusivity as pymatgen's analyser has it; conductivity by Nernst and Einstein; superionic above 10^1.18 mS/cm.
+steps; the first 10 ps are dropped; the diffusivity is as pymatgen's analyser has it, the conductivity by Nernst and Einstein; superionic
+above 10^1.18 mS/cm.
 The paper does not say how large its cells were: here a cell is repeated until its faces are at least `width` apart.
 """
 

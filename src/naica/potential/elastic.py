@@ -186,7 +186,7 @@ def moduli(tensor: Array) -> Moduli:
         raise InputError("expected a symmetric elastic tensor (6, 6) of finite numbers")
     if np.linalg.cond(c) > 1e12:
         raise InputError("the elastic tensor is singular: some strain costs nothing")
-    s = np.linalg.inv(c)
+    s: Array = np.linalg.inv(c).astype(np.float64)
 
     def parts(t: Array) -> tuple[float, float, float]:
         return float(np.trace(t[:3, :3])), float(t[0, 1] + t[1, 2] + t[0, 2]), float(np.trace(t[3:, 3:]))
@@ -204,7 +204,7 @@ def moduli(tensor: Array) -> Moduli:
         9 * bulk * shear / (3 * bulk + shear),
         (3 * bulk - 2 * shear) / (2 * (3 * bulk + shear)),
         5 * shear_v / shear_r + bulk_v / bulk_r - 6,
-        np.linalg.eigvalsh(c * np.outer(scale, scale)),
+        np.linalg.eigvalsh(c * np.outer(scale, scale)).astype(np.float64),
     )
 
 

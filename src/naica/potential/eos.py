@@ -100,9 +100,9 @@ def fit(volumes: ArrayLike, energies: ArrayLike, form: str = "birch-murnaghan", 
     start = (e.min(), volume, max(2 * quadratic[0] * volume, 1e-3), 4.5)
     found, covariance = curve_fit(EQUATIONS[form], v, e, p0=start, maxfev=20000, x_scale=(1.0, volume, start[2], 1.0), method="trf")
     error = np.sqrt(np.diag(covariance))
-    numbers = [Estimate(float(a), float(b)) for a, b in zip(found, error, strict=True)]
+    lowest, where, bulk, slope = (Estimate(float(a), float(b)) for a, b in zip(found, error, strict=True))
     rms = float(np.sqrt(((EQUATIONS[form](v, *found) - e) ** 2).mean()))
-    return EquationOfState(form, v, e, *numbers, rms, atoms)
+    return EquationOfState(form, v, e, lowest, where, bulk, slope, rms, atoms)
 
 
 def equation_of_state(

@@ -186,13 +186,15 @@ def _bands(dynamics: Any, points: int) -> Bands:
 
     box = Cell(np.asarray(dynamics.primitive.cell))
     path = box.bandpath()
-    segments, labels, joined = [], [], []
+    segments: list[Array] = []
+    labels: list[tuple[str, str]] = []
+    joined: list[bool] = []
     for part in path.path.split(","):
         names = _names(part)
         for a, b in pairwise(names):
             segments.append(np.linspace(path.special_points[a], path.special_points[b], points))
             labels.append((a, b))
-            joined.append(bool(joined) and labels[-2][1] == a if len(labels) > 1 else False)
+            joined.append(len(labels) > 1 and labels[-2][1] == a)
     dynamics.run_band_structure(segments)
     told = dynamics.get_band_structure_dict()
     distance, frequency = (np.concatenate([np.asarray(part) for part in told[name]]) for name in ("distances", "frequencies"))

@@ -184,7 +184,7 @@ def vibrations(walk: Walk, longest: float | None = None) -> Vibrations:
         partial[name] = 3 * 2 * step * np.fft.rfft(even).real
     total = np.sum(list(partial.values()), axis=0)
     correlation = np.sum(list(parts.values()), axis=0) / start
-    return Vibrations(np.arange(lags + 1) * walk.interval, correlation, frequency, total, partial)
+    return Vibrations(np.arange(lags + 1, dtype=np.float64) * walk.interval, correlation, frequency, total, partial)
 
 
 def lindemann(walk: Walk, reach: float | None = None) -> float:

@@ -248,7 +248,7 @@ def diffusion(
         species,
         went.shape[1],
         warm,
-        Displacement(species, shown * walk.interval, square.sum(1), square, charge),
+        Displacement(species, np.asarray(shown * walk.interval, dtype=np.float64), square.sum(1), square, charge),
         best.tracer * CM2_PER_S,
         best.collective * CM2_PER_S,
         best.fit,

@@ -117,7 +117,7 @@ class Walk:
             raise InputError(
                 f"{self.name or 'the trajectory'} lasts {self.duration / 1e3:g} ps; {time / 1e3:g} ps cannot be dropped from it"
             )
-        cut = {name: None if (value := getattr(self, name)) is None else value[first:] for name in ("velocities", "energy")}
+        cut: dict[str, Any] = {name: None if (value := getattr(self, name)) is None else value[first:] for name in ("velocities", "energy")}
         return replace(self, positions=self.positions[first:], cell=self.cell[first:], **cut)
 
     @classmethod
