@@ -54,6 +54,22 @@ def test_the_nearest_measured_task_decides() -> None:
     large = advise(Need(60_000, "crystal", "formation_energy_per_atom", "regression"), both)
     assert large.candidates[0].model == "cgcnn"
     assert not large.caveats
+    assert not small.far
+    assert not large.far
+
+
+def test_tasks_that_are_as_near_all_count_for_the_expected_error() -> None:
+    one = task("band_gap", 1000, score("cgcnn", 0.2, 0.2), score("schnet", 0.3, 0.3))
+    other = task("band_gap", 1010, score("cgcnn", 0.4, 0.4), score("schnet", 0.5, 0.5))
+    assert advise(Need(1000, "crystal", "band_gap", "regression"), table(one, other)).expected == pytest.approx((0.18, 0.42))
+
+
+def test_where_nothing_near_was_measured_the_share_of_all_tasks_is_told() -> None:
+    wide = [task(q, 1000, score("cgcnn", left)) for q, left in (("band_gap", 0.1), ("dielectric_constant", 0.2), ("bulk_modulus", 0.3))]
+    far = task("energy_per_atom", 40, score("cgcnn", 0.7))
+    found = advise(Need(10**6, "crystal", "density", "regression"), table(*wide, far))
+    assert found.far
+    assert found.expected == pytest.approx((10.0, 70.0))
 
 
 def test_no_opinion_is_built_in() -> None:
@@ -66,6 +82,7 @@ def test_an_answer_far_from_what_was_measured_says_so() -> None:
     said = " ".join(found.caveats)
     assert "bulk_modulus was not measured" in said
     assert "50 times more than yours" in said
+    assert found.far
     # the share of the mean predictor's error that was left, in the labels' unit
     assert found.expected == pytest.approx((2.0, 2.0))
     assert advise(Need(20, "crystal", "bulk_modulus", "regression"), table(GAP)).unit.startswith("%")

@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -100,6 +101,23 @@ def test_what_training_did_not_see_is_said(trained, table):
     assert any("element Fe was not in the training set" in w for w in found[0])
     assert any("outside of the training range" in w and "Å³/atom" in w for w in found[1])
     assert not any("element" in w or "Å³" in w for w in found[2])
+
+
+def test_molecules_are_said_to_be_no_crystals(trained, table):
+    inside = sorted(trained.card.elements)[0]
+    lone, pair = Crystal([inside], [[0, 0, 0]]), Crystal([inside] * 2, [[0, 0, 0], [0, 0, 2.0]])
+    found = trained.predict([lone, pair, table[0]]).warnings
+    assert any("a lone atom: the training set held crystals only" in w for w in found[0])
+    assert any("not periodic in three directions: the training set held crystals only" in w for w in found[1])
+    assert not any("crystals" in w for w in found[2])
+    assert trained.card.ranges["periodic"] == (1.0, 1.0)
+    # an older card does not say it; its range of volumes does
+    older = replace(trained, card=replace(trained.card, ranges={k: v for k, v in trained.card.ranges.items() if k != "periodic"}))
+    assert older.predict([lone, pair, table[0]]).warnings == found
+    mixed = replace(trained, card=replace(trained.card, ranges={**trained.card.ranges, "periodic": (0.0, 1.0)}))
+    assert not any("crystals" in w for w in mixed.predict(pair).warnings[0])
+    molecules = replace(trained, card=replace(trained.card, ranges={"periodic": (0.0, 0.0)}))
+    assert "a crystal: the training set held none" in molecules.predict(table[0]).warnings[0]
 
 
 def test_wrong_sources_are_refused(trained, table):

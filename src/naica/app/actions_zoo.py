@@ -194,13 +194,24 @@ def recommend(request: RecommendRequest) -> Answer:
     if request.config is None:
         notes.append("with --config FILE the settings of the comparison are written there, for naica train --config FILE")
     low, high = advice.expected
-    data = {"need": need, "recommended": best, "expected": {"low": low, "high": high, "unit": advice.unit}, "command": command}
+    expected = {"low": low, "high": high, "unit": advice.unit, "here": not advice.far}
+    data = {"need": need, "recommended": best, "far": advice.far, "expected": expected, "command": command}
     data |= {"cpu_minutes": advice.minutes, "candidates": advice.candidates, "evidence": _evidence_data(advice), "caveats": advice.caveats}
-    text = (
-        f"{best}: expected error {low:.3g} to {high:.3g} ({advice.unit}); about {advice.minutes:g} CPU minutes per network "
-        f"on one thread.\n{command}"
-    )
+    text = f"{_sentence(best, advice)}; about {advice.minutes:g} CPU minutes per network on one thread.\n{command}"
     return Answer(data, (text, _candidate_table(advice), _evidence_table(advice, best)), tuple(notes))
+
+
+def _sentence(best: str, advice: Any) -> str:
+    """What is known of the error; a promise only where something near was measured."""
+    low, high = (f"{x:.3g}" for x in advice.expected)
+    between = f"{low} to {high}" if low != high else f"about {low}"
+    if not advice.far:
+        return f"{best}: expected error {between} ({advice.unit})"
+    nearest = advice.evidence[0].task
+    return (
+        f"A guess: nothing near this was measured, so the error here is not known. {best} did best on what is nearest ({nearest['title']}, "
+        f"{nearest['train_rows']:,} training rows); its error there and on the like was {between} ({advice.unit})"
+    )
 
 
 def _need(request: RecommendRequest) -> tuple[Any, str]:

@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from naica.app import requests
-from naica.app.cli_options import Files, Json, answer, complete_model, complete_potential, complete_set, examples
+from naica.app.cli_options import (
+    Files,
+    Json,
+    answer,
+    complete_architecture,
+    complete_model,
+    complete_potential,
+    complete_set,
+    examples,
+)
 
 _USE, _MAKE = "Use models", "Make and judge models"
 
@@ -141,7 +150,9 @@ def train(
     level: Level = None,
     csv: Csv = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML file with any of the training settings.")] = None,
-    architecture: Annotated[str | None, typer.Option(help="The network; see naica models.")] = None,
+    architecture: Annotated[
+        str | None, typer.Option("--architecture", "-a", help="The network; see naica models.", autocompletion=complete_architecture)
+    ] = None,
     start: Annotated[
         str | None,
         typer.Option("--from", help="Go on from this model: fine-tuning. It brings its own network.", autocompletion=complete_model),

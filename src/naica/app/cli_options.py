@@ -48,6 +48,13 @@ def complete_set(incomplete: str) -> list[str]:
     return [s.name for s in sets() if s.name.startswith(incomplete)]
 
 
+def complete_architecture(incomplete: str) -> list[str]:
+    """Names of networks that learn properties and begin so."""
+    from naica.insight.tasks import compared
+
+    return [name for name in compared() if name.startswith(incomplete)]
+
+
 def complete_potential(incomplete: str) -> list[str]:
     """Names of interatomic potentials that begin so."""
     from naica.app.actions_model import potential_names

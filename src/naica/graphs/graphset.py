@@ -210,7 +210,7 @@ class GraphSet:
         if self.rejected:
             bad = next((int(r) for r in index if int(r) in self.rejected), None)
             if bad is not None:
-                raise InputError(f"row {bad} (id {self.ids[bad]}) has no graph: {self.rejected[bad]}; take only the rows in `usable`")
+                raise InputError(f"row {bad} (id {self.ids[bad]}) has no graph: {self.rejected[bad]}")
         return index
 
 

@@ -18,7 +18,8 @@ from naica.errors import InputError, MissingPart
 OTHER_QUANTITY = 1.0
 """How far a task of another quantity is, in decades of rows."""
 FAR = 0.5
-"""Farther than this (a factor 3 in rows, or another quantity), an answer says how far its evidence is."""
+"""Farther than this (a factor 3 in rows, or another quantity), an answer says how far its evidence is, and promises no error."""
+_ALIKE = 0.1
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,10 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Advice:
-    """The answer: candidates, best first; the evidence, nearest first; expected error of the best (low, high) with its unit; caveats."""
+    """The answer: candidates, best first; the evidence, nearest first; expected error of the best (low, high) with its unit; caveats.
+
+    `far`: nothing near was measured; then `expected` is what the best left elsewhere, and promises nothing here.
+    """
 
     candidates: tuple[Candidate, ...]
     evidence: tuple[Evidence, ...]
@@ -72,6 +76,7 @@ class Advice:
     minutes: float
     epochs: int
     caveats: tuple[str, ...]
+    far: bool
 
 
 def shipped() -> Path:
@@ -123,9 +128,8 @@ def advise(need: Need, table: Mapping[str, Any]) -> Advice:
     source = next(e for e in evidence if e.score(best) is not None)
     low, high, unit = _expected(need, evidence, best, source)
     epochs = int((source.score(best) or {}).get("epochs") or 1)
-    return Advice(
-        tuple(candidates), tuple(evidence), (low, high), unit, float(source.task["minutes"]), epochs, _caveats(need, source, candidates)
-    )
+    caveats, far = _caveats(need, source, candidates), source.distance > FAR
+    return Advice(tuple(candidates), tuple(evidence), (low, high), unit, float(source.task["minutes"]), epochs, caveats, far)
 
 
 def _evidence(need: Need, tasks: Sequence[Mapping[str, Any]]) -> list[Evidence]:
@@ -158,13 +162,20 @@ def _candidates(evidence: Sequence[Evidence]) -> list[Candidate]:
 
 
 def _expected(need: Need, evidence: Sequence[Evidence], model: str, source: Evidence) -> tuple[float, float, str]:
-    """Range of the error: as measured on the same quantity (± two standard errors), else shares of the mean predictor's error."""
-    score = source.score(model) or {}
-    bar = 2 * (score.get("error") or 0.0)
+    """Range of the error: as measured on the same quantity (± two standard errors), else shares of the mean predictor's error.
+
+    Tasks of the same quantity, metric and nearly as near as the nearest one all count; where nothing near was measured, all tasks do.
+    """
     metric = {"mae": "MAE", "rmse": "RMSE", "auc": "ROC-AUC"}[source.task["metric"]]
     if source.task["quantity"] == need.quantity:
-        return score["value"] - bar, score["value"] + bar, f"{metric} {source.task['unit']}".strip()
-    near = [s["error_left"] for e in evidence[:3] for s in [e.score(model)] if s is not None and s["error_left"] is not None]
+        same = ("quantity", "metric", "unit")
+        alike = [e for e in evidence if e.distance <= source.distance + _ALIKE and all(e.task[k] == source.task[k] for k in same)]
+        found = [s for e in alike for s in [e.score(model)] if s is not None]
+        bars = [2 * (s.get("error") or 0.0) for s in found]
+        low = min(s["value"] - bar for s, bar in zip(found, bars, strict=True))
+        return low, max(s["value"] + bar for s, bar in zip(found, bars, strict=True)), f"{metric} {source.task['unit']}".strip()
+    some = evidence if source.distance > FAR else evidence[:3]
+    near = [s["error_left"] for e in some for s in [e.score(model)] if s is not None and s["error_left"] is not None]
     low, high = min(near), max(near)
     if need.kind == "class":
         return 1 - high / 2, 1 - low / 2, "ROC-AUC"

@@ -161,19 +161,25 @@ def recipe(model: str) -> Recipe:
     return Recipe(model, tuple(entry.pop("systems")), int(entry.pop("max_epochs")), entry)
 
 
+def compared() -> list[str]:
+    """The networks that are compared where nobody chooses: those with a recipe, and those of plug-ins."""
+    from naica.models import ARCHITECTURES
+
+    known = _raw("recipes.toml")
+    return [name for name, place in ARCHITECTURES.items() if name in known or not place.startswith("naica.")]
+
+
 def chosen_models(names: Sequence[str]) -> list[str]:
-    """Networks by name; none means all there are.
+    """Networks by name; none means all `compared`.
 
     Raises
     ------
     ConfigError
         For an unknown one.
     """
-    from naica.models import ARCHITECTURES
-
     for name in names:
         recipe(name)
-    return list(dict.fromkeys(names or ARCHITECTURES))
+    return list(dict.fromkeys(names or compared()))
 
 
 @lru_cache(maxsize=4)

@@ -27,7 +27,8 @@ from naica.errors import ConfigError
 from naica.graphs import Batch, GraphSpec
 from naica.nn import Gaussians, SplitLinear, sum_edges
 from naica.nn.atoms import Start, element_vectors
-from naica.nn.gate import gated_sum
+from naica.nn.gate import gated_sum, gated_sum_of
+from naica.nn.softplus import softplus
 
 
 class GatedConvolution(nn.Module):
@@ -41,8 +42,16 @@ class GatedConvolution(nn.Module):
 
     def forward(self, atoms: Tensor, edges: Tensor, batch: Batch) -> Tensor:
         """Atom features (N, C), edge features (E, ·) → (N, C)."""
-        message = gated_sum(self._edge_values(atoms, edges, batch), batch)
-        return F.softplus(atoms + self._normed(message))
+        norm = self.norm_edges
+        if self.training and len(edges) > 1:
+            message = gated_sum(norm(self.linear(atoms, atoms, edges, batch)), batch)
+        else:
+            # a frozen batch norm is a linear map: folded into the weights it costs nothing per edge
+            mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+            scale = norm.weight * torch.rsqrt(variance + norm.eps)
+            weight, bias = self.linear.weight * scale[:, None], (self.linear.bias - mean) * scale + norm.bias
+            message = gated_sum_of(self.linear, weight, bias, atoms, edges, batch)
+        return softplus(atoms + self._normed(message), twice=batch["edge_length"].requires_grad)
 
     def _normed(self, message: Tensor) -> Tensor:
         norm = self.norm_atoms
@@ -50,16 +59,6 @@ class GatedConvolution(nn.Module):
         if self.training and len(message) > 1:
             return norm(message)
         return F.batch_norm(message, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
-
-    def _edge_values(self, atoms: Tensor, edges: Tensor, batch: Batch) -> Tensor:
-        norm = self.norm_edges
-        if self.training and len(edges) > 1:
-            return norm(self.linear(atoms, atoms, edges, batch))
-        # a frozen batch norm is a linear map: folded into the weights it costs nothing per edge
-        mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
-        scale = norm.weight * torch.rsqrt(variance + norm.eps)
-        weight, bias = self.linear.weight * scale[:, None], (self.linear.bias - mean) * scale + norm.bias
-        return self.linear.mapped(weight, bias, atoms, atoms, edges, batch)
 
 
 class SimpleConvolution(nn.Module):

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from math import log
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -26,6 +27,7 @@ from torch.nn import functional as F
 
 from naica.errors import ConfigError, InputError
 from naica.graphs import Batch, GraphSpec
+from naica.nn import passes
 from naica.nn.atoms import N_ELEMENTS
 from naica.nn.linear import linear_after_softplus, plain_linear
 from naica.nn.radial import Gaussians
@@ -91,7 +93,7 @@ class Block(nn.Module):
         of_receivers = F.linear(v, at_receiver, self.bonds.first.bias) + torch.index_select(F.linear(u, on_state), 0, system)
         of_ends = links.ends(of_receivers, F.linear(v, at_sender))
         e = self.bonds.rest(torch.addmm(of_ends, e, on_edge.t()))
-        of_atoms = sum_edges(e if links.times is None else e * links.times, links.batch)
+        of_atoms = links.sum_edges(e)
         from_bonds, from_atoms, from_state = self.atoms.split()
         v = self.atoms.rest(
             F.linear(of_atoms / links.edges_of_atom, from_bonds, self.atoms.first.bias)
@@ -107,13 +109,16 @@ class Block(nn.Module):
 
 @dataclass(frozen=True)
 class Links:
-    """A batch's edges: each stands for `times` (E, 1) equal ones (None: for itself); how many end at each atom and in each system."""
+    """A batch's edges: each stands for `times` (E, 1) equal ones (None: for itself); how many end at each atom and in each system.
+
+    `once`: nothing is differentiated twice, so that sums and their derivatives may be compiled passes.
+    """
 
     batch: Batch
     times: Tensor | None
     edges_of_atom: Tensor
     edges_of_system: Tensor
-    rows: Tensor | None
+    once: bool
 
     @classmethod
     def of(cls, batch: Batch, dtype: torch.dtype) -> Links:
@@ -127,33 +132,32 @@ class Links:
         degree = torch.bincount(receiver, minlength=n) if times is None else torch.bincount(receiver, times, minlength=n)
         degree = degree.to(dtype)[:, None]
         of_system = sum_systems(degree, batch).clamp(min=1)
-        rows = torch.stack([receiver, batch["edge_sender"] + n], dim=1) if short_cuts and len(receiver) else None
-        return cls(batch, None if times is None else times.to(dtype)[:, None], degree.clamp(min=1), of_system, rows)
+        return cls(batch, None if times is None else times.to(dtype)[:, None], degree.clamp(min=1), of_system, short_cuts)
 
     def ends(self, of_receivers: Tensor, of_senders: Tensor) -> Tensor:
         """Sum of what belongs to the two ends (N, C) of every edge: (E, C)."""
-        if self.rows is None:
-            of_senders = torch.index_select(of_senders, 0, self.batch["edge_sender"])
-            return of_senders + torch.index_select(of_receivers, 0, self.batch["edge_receiver"])
-        return _Ends.apply(torch.cat([of_receivers, of_senders]), self.rows)
+        receiver, sender = self.batch["edge_receiver"], self.batch["edge_sender"]
+        if self.once and passes.compiled(of_receivers, of_senders):
+            return _Ends.apply(of_receivers, of_senders, receiver, sender)
+        return torch.index_select(of_senders, 0, sender) + torch.index_select(of_receivers, 0, receiver)
+
+    def sum_edges(self, values: Tensor) -> Tensor:
+        """Edge values (E, C), each as often as it stands for, summed on their receivers: (N, C)."""
+        return sum_edges(values if self.times is None else values * self.times, self.batch)
 
 
 class _Ends(torch.autograd.Function):
     """Both rows of every edge added in one pass over memory."""
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, rows: Tensor) -> Tensor:
-        ctx.rows, ctx.shape = rows, table.shape
-        return F.embedding_bag(rows, table, mode="sum")
+    def forward(ctx: Any, first: Tensor, second: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        ctx.ends, ctx.shape = (i, j), first.shape
+        return passes.two_rows(first, second, i, j)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = gradients
-        result = gradient.new_zeros(ctx.shape)
-        for end in (0, 1):
-            result.scatter_add_(0, ctx.rows[:, end, None].expand_as(gradient), gradient)
-        return result, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return *(passes.add_rows(gradients[0].new_zeros(ctx.shape), end, gradients[0]) for end in ctx.ends), None, None
 
 
 def merged(batch: Batch) -> tuple[Batch, Tensor | None]:
@@ -166,10 +170,11 @@ def merged(batch: Batch) -> tuple[Batch, Tensor | None]:
     if not len(length) or float(length.max()) >= _FARTHEST:
         return batch, None
     key = ((receiver * len(batch["number"]) + batch["edge_sender"]) << _LENGTH_BITS) | (length * _PER_ANGSTROM).round().long()
+    # numpy sorts integers several times faster than torch, and the order is not needed where nothing is merged
+    if 1 + int(np.count_nonzero(np.diff(np.sort(key.cpu().numpy())))) > _WORTH * len(length):
+        return batch, None
     key, order = torch.sort(key)
     _, times = torch.unique_consecutive(key, return_counts=True)
-    if len(times) > _WORTH * len(length):
-        return batch, None
     first = order[torch.cumsum(times, 0) - times]
     edges = {name: value[first] for name, value in batch.items() if name.startswith("edge_")}
     return Batch({**batch, **edges}), times

@@ -10,8 +10,10 @@ Where it matters that numbers are exact (64 bits) or twice differentiable (force
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -28,14 +30,11 @@ _CHUNK = 4096
 
 @dataclass(frozen=True)
 class Grid:
-    """Points (K) in Å, and for every edge four rows of them (E, 4) with weights (E, 4); the same by point, for derivatives."""
+    """Points (K) in Å, and for every edge four rows of them (E, 4) with weights (E, 4)."""
 
     points: Tensor
     rows: Tensor
     weights: Tensor
-    edges_of_points: Tensor
-    starts: Tensor
-    weights_of_points: Tensor
 
     @classmethod
     def of(cls, length: Tensor, sigma: float, envelope: Tensor | None = None) -> Grid | None:
@@ -62,9 +61,15 @@ class Grid:
             weights = weights * envelope[:, None]
         rows = (below.long() - 1 - first)[:, None] + torch.arange(4, device=length.device)
         points = (torch.arange(count, device=length.device, dtype=torch.float64) + first).mul_(step).to(length.dtype)
-        order = torch.argsort(rows.view(-1), stable=True)
-        uses = torch.bincount(rows.view(-1), minlength=count)
-        return cls(points, rows, weights, order // 4, torch.cumsum(uses, 0) - uses, weights.view(-1)[order])
+        return cls(points, rows, weights)
+
+    @cached_property
+    def by_point(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The same by point, for derivatives: edges (4E), where those of each point start (K), weights (4E)."""
+        rows = self.rows.view(-1)
+        order = stable_order(rows, len(self.points))
+        uses = torch.bincount(rows, minlength=len(self.points))
+        return order // 4, torch.cumsum(uses, 0) - uses, self.weights.view(-1)[order]
 
     def __call__(self, table: Tensor) -> Tensor:
         """Values at the points (K, C) → values at the edges (E, C)."""
@@ -79,7 +84,15 @@ class Grid:
 
     def _back(self, gradient: Tensor) -> Tensor:
         """Gradients at the edges (E, C) → at the points (K, C)."""
-        return embedding_bag(self.edges_of_points, gradient, self.starts, mode="sum", per_sample_weights=self.weights_of_points)
+        edges, starts, weights = self.by_point
+        return embedding_bag(edges, gradient, starts, mode="sum", per_sample_weights=weights)
+
+
+def stable_order(rows: Tensor, count: int) -> Tensor:
+    """The order that sorts integers from 0 to below `count`, equal ones as they come; numpy sorts short ones by their digits."""
+    if rows.device.type != "cpu" or count >= 2**15:
+        return torch.argsort(rows, stable=True)
+    return torch.from_numpy(np.argsort(rows.numpy().astype(np.int16), kind="stable"))
 
 
 def _lagrange(t: Tensor) -> Tensor:

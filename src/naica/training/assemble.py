@@ -97,12 +97,17 @@ def elements_of(material: Material) -> tuple[str, ...]:
 
 
 def ranges_of(material: Material) -> dict[str, tuple[float, float]]:
-    """What the training part covers: labels and volumes per atom without their outermost thousandths, atoms from least to most."""
+    """What the training part covers: labels and volumes per atom without their outermost thousandths, atoms from least to most.
+
+    ``periodic`` is 1 for what is periodic in three directions, 0 for what is not.
+    """
     atoms = material.labelled.graphs.counts[material.train]
     volumes = volumes_per_atom(material.table)[material.train]
     found = {"label": _label_range(material, 0), "atoms": (float(atoms.min()), float(atoms.max()))}
-    if np.isfinite(volumes).any():
-        found["volume_per_atom"] = _middle(volumes[np.isfinite(volumes)])
+    solid = np.isfinite(volumes)
+    found["periodic"] = (float(solid.all()), float(solid.any()))
+    if solid.any():
+        found["volume_per_atom"] = _middle(volumes[solid])
     return found
 
 

@@ -64,7 +64,7 @@ class Card:
     members : how many
     elements : symbols seen in training; empty if unknown
     ranges : what training covered: ``label`` (0.1 % to 99.9 % quantiles, unit of the quantity), ``atoms``, ``volume_per_atom`` (Å³;
-        0.1 % and 99.9 %), as [low, high]
+        0.1 % and 99.9 %), ``periodic`` (1 for crystals, 0 for what is not periodic in three directions), as [low, high]
     calibration : of the error bars
     metrics : by part
     data : name, rows of each part, hash, rows left out and why

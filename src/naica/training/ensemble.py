@@ -151,7 +151,10 @@ class Ensemble:
         return Prediction(target.quantity, target.unit, value, bar, values, best, warnings, tuple(portion.ids), *told)
 
     def warnings(self, batch: Batch, volumes: Array, values: Array, task: int = 0) -> tuple[tuple[str, ...], ...]:
-        """(B,) what lies outside of the training set: elements, volume per atom (Å³, NaN is unknown), predicted value."""
+        """(B,) what lies outside of the training set: elements, molecules where it held crystals, volume per atom, predicted value.
+
+        `volumes` (B) are in Å³; NaN is unknown, infinite what has no cell.
+        """
         found: list[list[str]] = [[] for _ in range(batch.n_systems)]
         if self.card.elements:
             seen = torch.zeros(128, dtype=torch.bool)
@@ -163,6 +166,13 @@ class Ensemble:
                 if text not in place:
                     place.append(text)
         ranges, target = self.card.of_task(task).ranges, self.targets[task]
+        # cards of older models do not say it, but a range of volumes comes from crystals
+        periodic = ranges.get("periodic") or ((1.0, 1.0) if "volume_per_atom" in ranges else (0.0, 1.0))
+        for row in np.flatnonzero(np.isinf(volumes) & (periodic[0] == 1)):
+            lone = int(batch["n_atoms"][row]) == 1
+            found[row].append(f"{'a lone atom' if lone else 'not periodic in three directions'}: the training set held crystals only")
+        for row in np.flatnonzero(np.isfinite(volumes) & (periodic[1] == 0)):
+            found[row].append("a crystal: the training set held none")
         systems = batch["system"].cpu().numpy() if target.per_site else np.arange(batch.n_systems)
         for name, data, places, what in (
             ("volume_per_atom", volumes, np.arange(batch.n_systems), "volume {:.1f} Å³/atom"),
@@ -170,7 +180,7 @@ class Ensemble:
         ):
             if name in ranges and target.kind != "class":
                 low, high = ranges[name]
-                for row in np.flatnonzero((data < low) | (data > high)):
+                for row in np.flatnonzero(np.isfinite(data) & ((data < low) | (data > high))):
                     found[places[row]].append(f"{what.format(data[row])} is outside of the training range {low:.3g} to {high:.3g}")
         return tuple(tuple(texts) for texts in found)
 

@@ -28,7 +28,7 @@ MAX_SYSTEMS = 1024
 
 @dataclass(frozen=True)
 class Portion:
-    """A batch, the volume per atom (Å³; NaN where unknown or without a cell) and the ids of its systems."""
+    """A batch, the volume per atom (Å³; NaN where unknown, infinite without a cell) and the ids of its systems."""
 
     batch: Batch
     volumes: NDArray[np.float64]
@@ -97,8 +97,8 @@ def _of_graphs(graphs: GraphSet, volumes: NDArray[np.float64]) -> Iterator[Porti
 
 
 def volumes_per_atom(table: CrystalTable) -> NDArray[np.float64]:
-    """(B,) Å³ per atom; NaN for what is not periodic in three directions."""
+    """(B,) Å³ per atom; infinite for what is not periodic in three directions."""
     counts, _, _, cells, pbc = table.flat()
     if not len(counts):
         return np.zeros(0)
-    return np.where(pbc.all(1), np.abs(np.linalg.det(cells)) / counts, np.nan)
+    return np.where(pbc.all(1), np.abs(np.linalg.det(cells)) / counts, np.inf)
