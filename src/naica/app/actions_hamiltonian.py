@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from naica.app.answer import Answer, Table, number
-from naica.app.requests_hamiltonian import BandsRequest, EvaluateHamiltonianRequest, InfoRequest, MakeRequest, TrainHamiltonianRequest
+from naica.app.requests_hamiltonian import (
+    BandsRequest,
+    EvaluateHamiltonianRequest,
+    ImportRequest,
+    InfoRequest,
+    MakeRequest,
+    TrainHamiltonianRequest,
+)
 from naica.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -56,6 +63,30 @@ def make(request: MakeRequest, progress: Report = lambda done, total: None) -> A
     table = Table(("structure", "reason"), tuple((n, r) for n, r in list(lost.items())[:20]), title="not made") if lost else None
     data = {"folder": str(place), "structures": len(found), "failed": lost}
     return Answer(data, (f"{len(found)} structures in {place}", *((table,) if table else ())))
+
+
+def bring_in(request: ImportRequest) -> Answer:
+    """Read, test and keep matrices of other codes; what fails a test is listed and left out."""
+    from naica.errors import NaicaError
+    from naica.hamiltonian.readers import read
+    from naica.hamiltonian.store import HamiltonianSet
+
+    if request.out.exists() and any(request.out.glob("*.h5")):
+        raise ConfigError(f"{request.out} holds a set already; choose another folder")
+    found, names, lost = [], [], []
+    for path in request.paths:
+        try:
+            own = read(path, request.reader, request.check)
+        except NaicaError as error:
+            lost.append((str(path), str(error)))
+            continue
+        found += own
+        names += [path.name if len(own) == 1 else f"{path.name}-{k}" for k in range(len(own))]
+    if found:
+        HamiltonianSet.write(request.out, found, names)
+    table = (Table(("left out", "reason"), tuple(lost)),) if lost else ()
+    data = {"folder": str(request.out), "structures": len(found), "left_out": dict(lost)}
+    return Answer(data, (f"{len(found)} structures in {request.out}", *table), exit_code=0 if found else 2)
 
 
 def opened(source: str) -> HamiltonianSet:

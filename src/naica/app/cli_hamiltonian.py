@@ -20,7 +20,9 @@ def _complete(incomplete: str) -> list[str]:
 
 
 SetName = Annotated[str, typer.Argument(help="A named set, or the folder of one.", autocompletion=_complete)]
-Options = Annotated[list[str] | None, typer.Option("--set", help="A setting as NAME=VALUE, for example cutoff=300 or epochs=100; may be repeated.")]
+Options = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting as NAME=VALUE, for example cutoff=300 or epochs=100; may be repeated.")
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -32,6 +34,9 @@ def add_to(app: typer.Typer) -> None:
             "naica hamiltonian make water --most 200", "naica hamiltonian make structures/ --source cp2k --set cutoff=400 --out sets/mine"
         ),
     )(make)
+    group.command(
+        "import", epilog=examples("naica hamiltonian import silicon.HSX --out sets/si", "naica hamiltonian import deeph/* --out sets/x")
+    )(bring_in)
     group.command("info", epilog=examples("naica hamiltonian info water"))(info)
     group.command(
         "train",
@@ -62,6 +67,19 @@ def make(
     from naica.app.actions_hamiltonian import make as action
 
     answer(action, requests.MakeRequest(tuple(what), out, source, _settings(settings), most, workers), json, bar="Computing")
+
+
+def bring_in(
+    paths: Annotated[list[Path], typer.Argument(help="Files or folders: SIESTA .HSX, Wannier90 _hr.dat, DeepH folders, published .npz.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new set.")],
+    reader: Annotated[str | None, typer.Option(help="deeph, deeph-dock, siesta, wannier90 or arrays; default: found out.")] = None,
+    no_check: Annotated[bool, typer.Option("--no-check", help="Take matrices that fail a test as they are.")] = False,
+    json: Json = False,
+) -> None:
+    """Read matrices that another code wrote, and test them: orbitals along bonds, bands, positive overlaps."""
+    from naica.app.actions_hamiltonian import bring_in as action
+
+    answer(action, requests.ImportRequest(tuple(paths), out, reader, not no_check), json)
 
 
 def info(source: SetName, json: Json = False) -> None:

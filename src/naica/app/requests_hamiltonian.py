@@ -45,6 +45,16 @@ class EvaluateHamiltonianRequest:
 
 
 @dataclass(frozen=True)
+class ImportRequest:
+    """Read matrices that another code wrote (files and folders) into a set at `out`."""
+
+    paths: tuple[Path, ...]
+    out: Path
+    reader: str | None = None
+    check: bool = True
+
+
+@dataclass(frozen=True)
 class InfoRequest:
     """What a set holds, and whether it passes the tests of every import."""
 

@@ -17,7 +17,7 @@ def harmonics(directions: Array, most: int) -> list[Array]:
     theta, phi = np.arccos(np.clip(unit[:, 2], -1, 1)), np.arctan2(unit[:, 1], unit[:, 0])
     found = []
     for degree in range(most + 1):
-        columns = []
+        columns: list[Array] = []
         for m in range(-degree, degree + 1):
             y = sph_harm_y(degree, abs(m), theta, phi) * (-1) ** m  # takes the Condon–Shortley phase off
             columns.append(np.sqrt(2) * (y.imag if m < 0 else y.real) if m else y.real)
@@ -35,7 +35,8 @@ def _sample(most: int) -> tuple[Array, list[Array]]:
 def wigner_matrices(turn: Array, most: int) -> list[Array]:
     """For l = 0 … `most` the D (2l + 1, 2l + 1) with Y(Q r) = D Y(r), for a rotation or reflection Q (3, 3)."""
     directions, inverse = _sample(most)
-    return [np.asarray((pinv @ y).T, dtype=np.float64) for pinv, y in zip(inverse, harmonics(directions @ turn.T, most), strict=True)]
+    found: list[Array] = [(pinv @ y).T.astype(np.float64) for pinv, y in zip(inverse, harmonics(directions @ turn.T, most), strict=True)]
+    return found
 
 
 def wigner_many(turns: Array, most: int) -> list[Array]:
