@@ -64,7 +64,7 @@ class AtomStep(nn.Module):
         if edges.gained is not None and edges.place is not None:
             rows.append(Rows(edges.gained, edge, edges.place))
         x, weight = edges.radial, edge @ edges.embedding
-        if edges.shift is not None:
+        if edges.shift is not None and edges.present is not None:
             # one more input, which is 1 where the system has an angle
             x, weight = torch.cat([x, edges.present], dim=1), torch.cat([weight, (edge @ edges.shift)[:, None]], dim=1)
         return v + self.out(self.gate.on_edges(x, weight, rows, edges.weight, summed=True))
@@ -80,7 +80,7 @@ class AngleNetwork(nn.Module):
     def forward(
         self, v: Tensor, e: Tensor, angle: Tensor, bonds: Bonds, factor: Tensor | None = None, summed: bool = False, residual: bool = False
     ) -> Tensor:
-        """Atoms (N, C), short bonds (S, C), angles (T, C) → (T, C) times `factor`, or summed on the first bonds (S, C), or added to the angles."""
+        """Atoms (N, C), short bonds (S, C), angles (T, C) → (T, C) times `factor`; summed (S, C); or added to the angles."""
         first, second, own, atom = self.gate.split()
         rows = Rows(e, first, bonds.first), Rows(e, second, bonds.second), Rows(v, atom, bonds.centre)
         return self.gate.on_edges(angle, own, rows, factor, summed, residual)
@@ -213,7 +213,7 @@ class CHGNet(nn.Module):
             edges.gained = change if edges.gained is None else edges.gained + change
             e = e + change
             if edges.present is not None:
-                edges.shift = step.out.bias if edges.shift is None else edges.shift + step.out.bias  # type: ignore[union-attr, operator]
+                edges.shift = step.out.bias if edges.shift is None else edges.shift + step.out.bias  # type: ignore
                 e = e + torch.index_select(edges.present, 0, bonds.rows) * step.out.bias  # type: ignore[union-attr, operator]
             if k < len(self.bond_steps) - 1:
                 angle = turn(v, e, angle, bonds, residual=True)

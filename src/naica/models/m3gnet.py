@@ -8,8 +8,8 @@ Chen and Ong, Nat. Comput. Sci. 2, 718 (2022). Bonds within 5 Å, pairs of bonds
 
 h are the smooth radial functions of `SmoothBessel`, j_l those of `SphericalBessel` (with the cut-off of the bonds, as published), f_c the
 envelope of power 3 at the three-body cut-off, g and G gated networks, g without biases so that bonds without partners stay as they are.
-The sum over k needs no list of triplets (`naica.nn.three_body`). As in the reference, the weight of the atom step has a silu
-and the weight of the bond step has none. The energy of an atom is a gated network of its features; scale and element references stand outside.
+The sum over k needs no list of triplets (`naica.nn.three_body`). As in the reference, the weight of the atom step has a silu and the
+weight of the bond step has none. The energy of an atom is a gated network of its features; scale and element references stand outside.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from naica.errors import ConfigError, InputError
 from naica.graphs import Batch, GraphSpec
-from naica.nn.bessel import SmoothBessel, SphericalBessel, envelope
+from naica.nn.bessel import SmoothBessel, SphericalBessel
 from naica.nn.gated import Factor, GatedNetwork, Rows
 from naica.nn.linear import plain_linear
 from naica.nn.three_body import NeighbourSums
@@ -102,7 +102,7 @@ class M3GNet(nn.Module):
         self.embedding = nn.Embedding(c.elements + 1, c.width)
         nn.init.uniform_(self.embedding.weight, -0.05, 0.05)
         self.radial = SmoothBessel(c.radial, c.cutoff)
-        self.partners = SphericalBessel(c.angular, c.radial, c.cutoff)
+        self.partners = SphericalBessel(c.angular, c.radial, c.cutoff, c.three_body_cutoff)
         self.bond_start = nn.Linear(c.radial, c.width, bias=False)
         nn.init.xavier_uniform_(self.bond_start.weight)
         self.blocks = nn.ModuleList(Block(c.width, c.radial, c.angular) for _ in range(c.blocks))
@@ -143,9 +143,9 @@ class M3GNet(nn.Module):
             return None
         vector, length = torch.index_select(batch["edge_vector"], 0, rows), torch.index_select(batch["edge_length"], 0, rows)
         receiver, sender = torch.index_select(batch["edge_receiver"], 0, rows), torch.index_select(batch["edge_sender"], 0, rows)
-        cut = envelope(length, c.three_body_cutoff, 3)[:, None]
         sums = NeighbourSums.of(vector / length[:, None], receiver, len(batch["number"]), c.angular, c.radial)
-        return Bonds(rows, sender, self.partners(length) * cut, cut, sums)
+        radial, cut = self.partners(length).split([c.angular * c.radial, 1], dim=1)
+        return Bonds(rows, sender, radial, cut, sums)
 
 
 def check_elements(batch: Batch, heaviest: int) -> None:

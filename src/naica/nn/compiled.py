@@ -27,10 +27,10 @@ _reasons: dict[str, str] = {}
 def library(name: str) -> ctypes.CDLL | None:
     """The shared library of ``name.c`` in this package, or None where there can be none; `reason` says why."""
     if os.environ.get(SWITCH, "1").strip().lower() in {"0", "false", "no", "off"}:
-        return _without(name, f"off: {SWITCH}=0")
+        return _note(name, f"off: {SWITCH}=0")
     compiler = shutil.which(os.environ.get("CC") or "cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
-        return _without(name, "off: no C compiler (cc, gcc, clang, or the one named by CC)")
+        return _note(name, "off: no C compiler (cc, gcc, clang, or the one named by CC)")
     source = files("naica.nn").joinpath(f"{name}.c").read_text()
     try:
         folder = _folder()
@@ -40,9 +40,8 @@ def library(name: str) -> ctypes.CDLL | None:
             _compile(compiler, source, path)
         found = ctypes.CDLL(str(path))
     except (OSError, subprocess.SubprocessError) as error:
-        return _without(name, f"off: {error}")
-    _reasons[name] = "on"
-    return found
+        return _note(name, f"off: {error}")
+    return _note(name, "on", found)
 
 
 def reason(name: str) -> str:
@@ -51,8 +50,9 @@ def reason(name: str) -> str:
     return _reasons[name]
 
 
-def _without(name: str, why: str) -> None:
+def _note(name: str, why: str, found: ctypes.CDLL | None = None) -> ctypes.CDLL | None:
     _reasons[name] = why
+    return found
 
 
 def _folder() -> Path:

@@ -38,7 +38,7 @@ typedef struct {
     float *p[SOURCES]; /* space for W_s f_s: (n, 2H); backwards for its gradient, the sources after the first once per thread */
     float *g_f[SOURCES];
     const float *x, *w, *b1, *w2, *b2, *scale, *shift, *factor, *w_factor;
-    float *x1, *x2, *out;
+    float *x1, *x2, *out; /* x1: what the first layer made, where a second follows its slope */
     const float *g;
     float *g_x, *g_factor;
     float *space;
@@ -66,13 +66,23 @@ INLINE vf vexp(vf x) {
 
 INLINE vf sigmoid(vf x) { return 1.0f / (1.0f + vexp(-x)); }
 
-INLINE float total(vf x) {
-    float part[VL], sum = 0;
-    memcpy(part, &x, VB);
-    for (int half = VL / 2; half >= 1; half /= 2)
-        for (int k = 0; k < half; k++) part[k] += part[k + half];
-    sum = part[0];
-    return sum;
+/* the sum of all lanes, in every lane */
+#if VL == 16
+#define SWAP(x, d) __builtin_shufflevector(x, x, 0 ^ d, 1 ^ d, 2 ^ d, 3 ^ d, 4 ^ d, 5 ^ d, 6 ^ d, 7 ^ d, 8 ^ d, 9 ^ d, 10 ^ d, 11 ^ d, 12 ^ d, 13 ^ d, 14 ^ d, 15 ^ d)
+#elif VL == 8
+#define SWAP(x, d) __builtin_shufflevector(x, x, 0 ^ d, 1 ^ d, 2 ^ d, 3 ^ d, 4 ^ d, 5 ^ d, 6 ^ d, 7 ^ d)
+#else
+#define SWAP(x, d) __builtin_shufflevector(x, x, 0 ^ d, 1 ^ d, 2 ^ d, 3 ^ d)
+#endif
+INLINE vf total(vf x) {
+#if VL >= 16
+    x += SWAP(x, 8);
+#endif
+#if VL >= 8
+    x += SWAP(x, 4);
+#endif
+    x += SWAP(x, 2);
+    return x + SWAP(x, 1);
 }
 
 /* out (rows, nv vectors) += left (rows, k) times right (k, nv vectors), all counts known when compiled but k */
@@ -126,15 +136,15 @@ INLINE void add(float *to, const float *from, int64_t n) {
 }
 
 /* layer norm of one half: z = scale (x - mean) / deviation + shift; returns 1 / deviation, `centred` gets (x - mean) / deviation */
-INLINE float normalised(const float *x, int64_t n, const float *scale, const float *shift, float *centred, float *z) {
+INLINE vf normalised(const float *x, int64_t n, const float *scale, const float *shift, float *centred, float *z) {
     vf sum = all(0), squares = all(0);
     for (int64_t k = 0; k < n; k += VL) sum += *(const vf *)(x + k);
-    float mean = total(sum) / n;
+    vf mean = total(sum) * (1.0f / n);
     for (int64_t k = 0; k < n; k += VL) {
         vf d = *(const vf *)(x + k) - mean;
         squares += d * d;
     }
-    float inverse = 1.0f / __builtin_sqrtf(total(squares) / n + 1e-5f);
+    vf inverse = all(1.0f / __builtin_sqrtf(total(squares)[0] / n + 1e-5f));
     for (int64_t k = 0; k < n; k += VL) {
         vf d = (*(const vf *)(x + k) - mean) * inverse;
         *(vf *)(centred + k) = d;
@@ -144,7 +154,7 @@ INLINE float normalised(const float *x, int64_t n, const float *scale, const flo
 }
 
 /* g by z -> g by x, in place */
-INLINE void norm_back(float *g, int64_t n, const float *scale, const float *centred, float inverse) {
+INLINE void norm_back(float *g, int64_t n, const float *scale, const float *centred, vf inverse) {
     vf sum = all(0), along = all(0);
     for (int64_t k = 0; k < n; k += VL) {
         vf one = *(vf *)(g + k) * *(const vf *)(scale + k);
@@ -152,7 +162,7 @@ INLINE void norm_back(float *g, int64_t n, const float *scale, const float *cent
         sum += one;
         along += one * *(const vf *)(centred + k);
     }
-    float mean = total(sum) / n, slope = total(along) / n;
+    vf mean = total(sum) * (1.0f / n), slope = total(along) * (1.0f / n);
     for (int64_t k = 0; k < n; k += VL) *(vf *)(g + k) = (*(vf *)(g + k) - mean - *(const vf *)(centred + k) * slope) * inverse;
 }
 
@@ -168,8 +178,8 @@ INLINE vf factor_of(const Work *w, const float *w_factor, int64_t e, int64_t k, 
     return sum * s;
 }
 
-static void forward_range(const Work *w, int64_t from, int64_t to, const float *w_in, const float *w_factor) {
-    int64_t hidden = 2 * w->hidden, width = w->width, both = 2 * width;
+INLINE void forward_rows(const Work *w, int64_t from, int64_t to, const float *w_in, const float *w_factor, int64_t half_hidden, int64_t width, int norm) {
+    int64_t hidden = 2 * half_hidden, both = 2 * width;
     float own1[TILE * MOST] __attribute__((aligned(64))), own2[TILE * MOST] __attribute__((aligned(64))), act[TILE * MOST] __attribute__((aligned(64)));
     float centred[MOST] __attribute__((aligned(64))), z[MOST] __attribute__((aligned(64)));
     for (int64_t start = from; start < to; start += TILE) {
@@ -187,18 +197,19 @@ static void forward_range(const Work *w, int64_t from, int64_t to, const float *
         product(rows, hidden, w->inputs, w->x + start * w->inputs, w->inputs, w_in, hidden, x1, hidden);
         if (w->later) {
             for (int64_t k = 0; k < rows * hidden; k += VL) {
-                vf x = *(const vf *)(x1 + k);
-                *(vf *)(act + k) = x * sigmoid(x);
+                vf x = *(const vf *)(x1 + k), s = sigmoid(x);
+                *(vf *)(act + k) = x * s;
+                *(vf *)(x1 + k) = s * (1.0f + x * (1.0f - s)); /* all the way back needs of it is the slope */
             }
             for (int64_t r = 0; r < rows; r++) memcpy(x2 + r * both, w->b2, both * sizeof(float));
             for (int half = 0; half < 2; half++)
-                product(rows, width, w->hidden, act + half * w->hidden, hidden, w->w2 + half * w->hidden * width, width, x2 + half * width, both);
+                product(rows, width, half_hidden, act + half * half_hidden, hidden, w->w2 + half * half_hidden * width, width, x2 + half * width, both);
         }
         for (int64_t r = 0; r < rows; r++) {
             int64_t e = start + r;
             const float *value = x2 + r * both, *gate = value + width;
             float *out = w->out + (w->summed ? w->index[0][e] : e) * width;
-            if (w->norm) {
+            if (norm) {
                 normalised(value, width, w->scale, w->shift, centred, z);
                 normalised(gate, width, w->scale + width, w->shift + width, centred, z + width);
                 value = z;
@@ -217,8 +228,9 @@ static void forward_range(const Work *w, int64_t from, int64_t to, const float *
     }
 }
 
-static void backward_range(const Work *w, int64_t from, int64_t to, const float *w_out, int64_t padded, const float *w2_out, const float *w_factor, int thread) {
-    int64_t hidden = 2 * w->hidden, width = w->width, both = 2 * width;
+INLINE void backward_rows(const Work *w, int64_t from, int64_t to, const float *w_out, int64_t padded, const float *w2_out, const float *w_factor, int thread,
+                          int64_t half_hidden, int64_t width, int norm) {
+    int64_t hidden = 2 * half_hidden, both = 2 * width;
     float g2[TILE * MOST] __attribute__((aligned(64))), g1[TILE * MOST] __attribute__((aligned(64))), gx[TILE * MOST] __attribute__((aligned(64)));
     float centred[MOST] __attribute__((aligned(64))), z[MOST] __attribute__((aligned(64)));
     float *g_of[SOURCES];
@@ -229,10 +241,11 @@ static void backward_range(const Work *w, int64_t from, int64_t to, const float 
         for (int64_t r = 0; r < rows; r++) {
             int64_t e = start + r;
             const float *value = x2 + r * both, *gate = value + width, *g = w->g + (w->summed ? w->index[0][e] : e) * width;
-            float *g_value = g2 + r * both, *g_gate = g_value + width, inverse[2] = {0, 0};
+            float *g_value = g2 + r * both, *g_gate = g_value + width;
+            vf inverse[2] = {all(0), all(0)};
             vf parts[PARTS];
             for (int64_t q = 0; q < w->parts; q++) parts[q] = all(0);
-            if (w->norm) {
+            if (norm) {
                 inverse[0] = normalised(value, width, w->scale, w->shift, centred, z);
                 inverse[1] = normalised(gate, width, w->scale + width, w->shift + width, centred + width, z + width);
                 value = z;
@@ -256,8 +269,8 @@ static void backward_range(const Work *w, int64_t from, int64_t to, const float 
                 *(vf *)(g_value + k) = up * slope;
                 *(vf *)(g_gate + k) = up * phi * (1.0f - open);
             }
-            for (int64_t q = 0; q < w->parts; q++) w->g_factor[e * w->parts + q] = total(parts[q]);
-            if (w->norm) {
+            for (int64_t q = 0; q < w->parts; q++) w->g_factor[e * w->parts + q] = total(parts[q])[0];
+            if (norm) {
                 norm_back(g_value, width, w->scale, centred, inverse[0]);
                 norm_back(g_gate, width, w->scale + width, centred + width, inverse[1]);
             }
@@ -267,10 +280,9 @@ static void backward_range(const Work *w, int64_t from, int64_t to, const float 
             g = g1;
             memset(g1, 0, rows * hidden * sizeof(float));
             for (int half = 0; half < 2; half++)
-                product(rows, w->hidden, width, g2 + half * width, both, w2_out + half * w->hidden * width, w->hidden, g1 + half * w->hidden, hidden);
+                product(rows, half_hidden, width, g2 + half * width, both, w2_out + half * half_hidden * width, half_hidden, g1 + half * half_hidden, hidden);
             for (int64_t k = 0; k < rows * hidden; k += VL) {
-                vf x = *(const vf *)(x1 + k), s = sigmoid(x);
-                *(vf *)(g1 + k) *= s * (1.0f + x * (1.0f - s));
+                *(vf *)(g1 + k) *= *(const vf *)(x1 + k);
             }
         }
         memset(gx, 0, rows * padded * sizeof(float));
@@ -285,6 +297,19 @@ static void backward_range(const Work *w, int64_t from, int64_t to, const float 
                 if (g_of[q] && w->index[q][e] >= 0) add(g_of[q] + w->index[q][e] * hidden, row, hidden);
         }
     }
+}
+
+/* the usual widths as constants: loops over them unroll into registers */
+static void forward_range(const Work *w, int64_t from, int64_t to, const float *w_in, const float *w_factor) {
+    if (w->hidden == 64 && w->width == 64 && w->norm) forward_rows(w, from, to, w_in, w_factor, 64, 64, 1);
+    else if (w->hidden == 64 && w->width == 64) forward_rows(w, from, to, w_in, w_factor, 64, 64, 0);
+    else forward_rows(w, from, to, w_in, w_factor, w->hidden, w->width, (int)w->norm);
+}
+
+static void backward_range(const Work *w, int64_t from, int64_t to, const float *w_out, int64_t padded, const float *w2_out, const float *w_factor, int thread) {
+    if (w->hidden == 64 && w->width == 64 && w->norm) backward_rows(w, from, to, w_out, padded, w2_out, w_factor, thread, 64, 64, 1);
+    else if (w->hidden == 64 && w->width == 64) backward_rows(w, from, to, w_out, padded, w2_out, w_factor, thread, 64, 64, 0);
+    else backward_rows(w, from, to, w_out, padded, w2_out, w_factor, thread, w->hidden, w->width, (int)w->norm);
 }
 
 /* where the edges of a thread begin: all edges of one row of the first source go to one thread */

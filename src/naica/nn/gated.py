@@ -1,10 +1,11 @@
 """Gated networks: ``φ(x) ⊙ σ(ψ(x))``, two small networks of one input, computed as one.
 
-The input is often a concatenation of atom and edge features. Its first layer is split (`GatedNetwork.split`), so that what belongs to an atom
-is multiplied once per atom and not once per edge or triplet, and both networks share each matrix product.
+The input is often a concatenation of atom and edge features. Its first layer is split (`GatedNetwork.split`), so that what belongs to an
+atom is multiplied once per atom and not once per edge or triplet, and both networks share each matrix product.
 
-Where derivatives by positions alone are wanted (energies, forces and stress of a finished potential), on a CPU and in 32 bits, the steps of an
-edge run in one compiled function (``gated.c``), a few edges at a time within the cache. The plain version gives the same and serves all else.
+Where derivatives by positions alone are wanted (energies, forces and stress of a finished potential), on a CPU and in 32 bits, the steps of
+an edge run in one compiled function (``gated.c``), a few edges at a time within the cache. The plain version gives the same and serves all
+else.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _MOST_ROWS, _MOST_PARTS = 3, 8
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """A piece of the input that belongs to atoms or bonds: features (n, k), weight (2H, k), and which row each edge takes (E); −1 is none."""
+    """A piece of the input that belongs to atoms or bonds: features (n, k), weight (2H, k), and the row of each edge (E); −1 is none."""
 
     features: Tensor
     weight: Tensor
@@ -205,7 +206,7 @@ _ThreeNumbers = ctypes.c_int64 * _MOST_ROWS
 class _Work(ctypes.Structure):
     """The argument of the compiled functions, see ``gated.c``."""
 
-    _fields_ = [  # noqa: RUF012 - ctypes wants a list
+    _fields_ = [
         *((name, ctypes.c_int64) for name in ("edges", "inputs", "hidden", "width", "row")),
         *((name, ctypes.c_int64) for name in ("later", "norm", "value", "summed", "residual", "threads", "parts", "silu")),
         *((name, _ThreeNumbers) for name in ("n", "k", "row_of")),
@@ -283,10 +284,8 @@ class _Fused(torch.autograd.Function):
         call = _Call(args, own, given, rows, [x.new_empty(len(f), hidden) for f in features])
         x1 = x.new_empty(edges, hidden) if keep else None
         x2 = x.new_empty(edges, 2 * width) if keep and len(net.later) else None
-        if args.summed:
-            out = rows[0].clone() if args.residual else x.new_zeros(len(rows[0]), width)
-        else:
-            out = x.new_empty(edges, width)
+        base = (rows[0].clone() if args.residual else x.new_zeros(len(rows[0]), width)) if args.summed else None
+        out = x.new_empty(edges, width) if base is None else base
         space = x.new_empty(max(x.shape[1], *(f.shape[1] for f in features), 0) * hidden + _MOST_PARTS * width)
         work = call.work
         work.out, work.space = out.data_ptr(), space.data_ptr()

@@ -15,9 +15,12 @@ the last term being the pair of a bond with itself. Cost and memory grow with th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import factorial, pi, prod, sqrt
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,17 +47,10 @@ class NeighbourSums:
     @classmethod
     def of(cls, direction: Tensor, receiver: Tensor, atoms: int, degrees: int, radial: int) -> NeighbourSums:
         """From unit vectors (E, 3) of the bonds, for degrees l < `degrees` and `radial` functions of each."""
-        order, spread = [], []
-        for degree in range(degrees):
-            for m in range(2 * degree + 1):
-                order += [degree * degree + m] * radial
-                spread += [degree * radial + n for n in range(radial)]
-        device, dtype = direction.device, direction.dtype
-        angular = torch.index_select(harmonics(direction, degrees), 1, torch.tensor(order, device=device))
-        copies = torch.zeros(degrees * radial, len(spread), dtype=dtype, device=device)
-        copies[torch.tensor(spread), torch.arange(len(spread))] = 1
-        itself = torch.tensor([_at_zero(degree) for degree in range(degrees) for _ in range(radial)], dtype=dtype, device=device)
-        return cls(receiver, angular, copies, itself, atoms)
+        order = [degree * degree + m for degree in range(degrees) for m in range(2 * degree + 1) for _ in range(radial)]
+        copies, itself = _copies(degrees, radial)
+        angular = harmonics(direction, degrees, order)
+        return cls(receiver, angular, copies.to(direction), itself.to(direction), atoms)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Bond values x (E, L·R), degree by degree → three-body sums t (E, L·R)."""
@@ -62,11 +58,44 @@ class NeighbourSums:
         return (torch.index_select(of_atoms, 0, self.receiver) * self.angular) @ self.spread.T - x * self.itself
 
 
-def harmonics(direction: Tensor, degrees: int) -> Tensor:
+@cache
+def _copies(degrees: int, radial: int) -> tuple[Tensor, Tensor]:
+    """`NeighbourSums.spread` and `NeighbourSums.itself`."""
+    places = [degree * radial + n for degree in range(degrees) for _ in range(2 * degree + 1) for n in range(radial)]
+    itself = torch.tensor([_at_zero(degree) for degree in range(degrees) for _ in range(radial)], dtype=torch.float64)
+    return torch.eye(degrees * radial, dtype=torch.float64)[:, places], itself
+
+
+def harmonics(direction: Tensor, degrees: int, order: Sequence[int] | None = None) -> Tensor:
     """Real spherical harmonics (E, degrees²) of unit vectors (E, 3), scaled so that ``Σ_m Y'_lm(a) Y'_lm(b)`` is Y_l⁰ of the angle between.
 
-    Polynomials in x, y and z, so smooth everywhere; in the order l, then m = −l … l.
+    In the order l, then m = −l … l, or the columns `order` of that. Polynomials in x, y and z, so smooth everywhere: a linear map of the
+    products ``1, x … z, xx, xy … zz, …``.
     """
+    powers = [direction.new_ones(len(direction), 1)]
+    for _ in range(degrees - 1):
+        powers.append((powers[-1][:, :, None] * direction[:, None, :]).flatten(1))
+    columns = tuple(range(degrees * degrees)) if order is None else tuple(order)
+    return torch.cat(powers, dim=1) @ _coefficients(degrees, columns).to(direction)
+
+
+@cache
+def _coefficients(degrees: int, columns: tuple[int, ...]) -> Tensor:
+    """(products, columns): the harmonics as sums of products of x, y and z, found by least squares from their values at many directions."""
+    draw = np.random.default_rng(0).normal(size=(8 * degrees * degrees + 8, 3))
+    directions = torch.from_numpy(draw / np.linalg.norm(draw, axis=1, keepdims=True))
+    values = _harmonic_values(directions, degrees)
+    power, maps = torch.ones(len(directions), 1, dtype=torch.float64), []
+    for degree in range(degrees):
+        wanted = torch.zeros_like(values)
+        wanted[:, degree * degree : (degree + 1) ** 2] = values[:, degree * degree : (degree + 1) ** 2]
+        maps.append(torch.linalg.pinv(power, rtol=1e-9) @ wanted)
+        power = (power[:, :, None] * directions[:, None, :]).flatten(1)
+    return torch.cat(maps)[:, list(columns)]
+
+
+def _harmonic_values(direction: Tensor, degrees: int) -> Tensor:
+    """The harmonics by their recurrences."""
     x, y, z = direction.unbind(1)
     one = torch.ones_like(z)
     cosines, sines = [one], [torch.zeros_like(z)]

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from naica.data.labels import Level
-from naica.errors import ConfigError, MissingPart
+from naica.errors import ConfigError
 from naica.structure.elements import symbol
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Known:
 
 
 def calculator(name: str) -> Calculator:
-    """The calculator called `name`: ``emt``, ``chgnet``, the folder of a learned energy, or ``package.module:factory`` (called as it is).
+    """The calculator called `name`: ``emt``, ``chgnet``, ``m3gnet-mp-2021``, the folder of a learned energy, or ``package.module:factory`` (called as it is).
 
     Each process makes it once and shares it; calculators here are cheap to attach to one structure after the other.
 
@@ -97,8 +97,9 @@ def _made(name: str) -> Calculator:
 
 
 def _learned(name: str) -> ModuleType | None:
-    """The module of learned potentials, if `name` is the folder of a model; torch is loaded only then."""
-    if not any((Path(name) / part / "card.json").is_file() for part in ("model", "")):
+    """The module of learned potentials, if `name` is the folder of a model, or ``FOLDER@LEVEL``; torch is loaded only then."""
+    texts = [text for text in (name, name.rpartition("@")[0]) if text]
+    if not any((Path(text) / part / "card.json").is_file() for text in texts for part in ("model", "")):
         return None
     from naica.potential import learned
 
@@ -116,16 +117,35 @@ def _emt_level() -> Level:
 
 
 def _chgnet() -> Calculator:
-    try:
-        from naica.potential.chgnet import make
-    except ModuleNotFoundError as error:
-        raise MissingPart(f"the potential CHGNet is not installed ({error}); pip install 'naica[chgnet]'") from error
-    return make()
+    from naica.potential.universal import chgnet
+
+    return chgnet()
 
 
 def _chgnet_level() -> Level:
     # the energies estimate Materials Project's mixture of PBE and PBE+U after its MP2020 corrections, on which CHGNet was trained
     return Level(functional="CHGNet-0.3.0 (estimates PBE/PBE+U with MP2020 mixing)", code="chgnet", version=_version("chgnet"))
+
+
+def _chgnet_r2scan() -> Calculator:
+    from naica.potential.universal import chgnet
+
+    return chgnet("r2scan")
+
+
+def _chgnet_r2scan_level() -> Level:
+    return Level(functional="CHGNet-r2SCAN (estimates r2SCAN, transfer from 0.3.0)", code="chgnet", version=_version("chgnet"))
+
+
+def _m3gnet() -> Calculator:
+    from naica.potential.universal import m3gnet
+
+    return m3gnet()
+
+
+def _m3gnet_level() -> Level:
+    # trained on energies of Materials Project as the code gave them, without the corrections that make PBE and PBE+U comparable
+    return Level(functional="M3GNet-MP-2021.2.8 (estimates PBE/PBE+U of MP, uncorrected)", code="naica")
 
 
 def _version(package: str) -> str:
@@ -144,4 +164,7 @@ CALCULATORS: Mapping[str, Known] = {
     "emt": Known(_emt, _emt_level, _EMT_ELEMENTS),
     # error: CHGNet 0.3.0 on the test part of MPtrj, as published with the model
     "chgnet": Known(_chgnet, _chgnet_level, _CHGNET_ELEMENTS, error=0.029),
+    "chgnet-r2scan": Known(_chgnet_r2scan, _chgnet_r2scan_level, _CHGNET_ELEMENTS, error=0.0168),
+    # the same elements: its data lack Z = 84 to 88 too; error on the test part of MPF.2021.2.8
+    "m3gnet-mp-2021": Known(_m3gnet, _m3gnet_level, _CHGNET_ELEMENTS, error=0.035),
 }

@@ -8,7 +8,7 @@ A shift of all energies by a constant per element (formation or atomisation ener
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
@@ -97,8 +97,8 @@ class LearnedPotential:
         energy, stress = mean
         return Evaluation(energy, forces.mean(0), stress, atoms)
 
-    def compute(self, crystals: Crystal | Sequence[Crystal]) -> list[Computed]:
-        """Energy, forces and stress of one crystal or of many in one batch.
+    def compute(self, crystals: Crystal | Sequence[Crystal], check: Callable[[Batch], None] | None = None) -> list[Computed]:
+        """Energy, forces and stress of one crystal or of many in one batch, which `check` may refuse.
 
         Raises
         ------
@@ -106,7 +106,10 @@ class LearnedPotential:
             If a crystal can have no graph (two atoms on one place).
         """
         systems = Systems.of(crystals)
-        found = self.evaluate(systems.batch(self.cutoff, dtype=self.dtype))
+        batch = systems.batch(self.cutoff, dtype=self.dtype)
+        if check is not None:
+            check(batch)
+        found = self.evaluate(batch)
         sizes = systems.n_atoms.tolist()
         forces = [part.double().numpy() for part in found.forces.split(sizes)]
         atoms = {name: [part.double().numpy() for part in value.split(sizes)] for name, value in found.atoms.items()}
