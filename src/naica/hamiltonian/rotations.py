@@ -29,14 +29,14 @@ def harmonics(directions: Array, most: int) -> list[Array]:
 def _sample(most: int) -> tuple[Array, list[Array]]:
     """Directions enough to tell all harmonics apart, and the inverse of their values."""
     directions = np.random.default_rng(0).normal(size=(6 * most + 10, 3))
-    return directions, [np.linalg.pinv(y) for y in harmonics(directions, most)]
+    inverse: list[Array] = [np.linalg.pinv(y).astype(np.float64) for y in harmonics(directions, most)]
+    return directions, inverse
 
 
 def wigner_matrices(turn: Array, most: int) -> list[Array]:
     """For l = 0 … `most` the D (2l + 1, 2l + 1) with Y(Q r) = D Y(r), for a rotation or reflection Q (3, 3)."""
     directions, inverse = _sample(most)
-    found: list[Array] = [(pinv @ y).T.astype(np.float64) for pinv, y in zip(inverse, harmonics(directions @ turn.T, most), strict=True)]
-    return found
+    return [(pinv @ y).T for pinv, y in zip(inverse, harmonics(directions @ turn.T, most), strict=True)]
 
 
 def wigner_many(turns: Array, most: int) -> list[Array]:

@@ -1,7 +1,7 @@
 """The folders of DeepH-pack, read and written.
 
-``lat.dat`` (lattice vectors as columns), ``site_positions.dat``, ``element.dat``, ``orbital_types.dat``, ``info.json``, ``hamiltonians.h5`` and
-``overlaps.h5``, whose keys are "[R1, R2, R3, i, j]" with atoms counted from 1.
+``lat.dat`` (lattice vectors as columns), ``site_positions.dat``, ``element.dat``, ``orbital_types.dat``, ``info.json``, ``hamiltonians.h5``
+and ``overlaps.h5``, whose keys are "[R1, R2, R3, i, j]" with atoms counted from 1.
 """
 
 from __future__ import annotations
