@@ -76,10 +76,10 @@ class Kinds:
     def mixed(self, x: Tensor, weight: Tensor) -> Tensor:
         """x (N, M, C) with a matrix for each element (elements, C, C') → (N, M, C')."""
         if self.alone is not None:
-            return x @ weight[self.alone]
+            return mapped(x, weight[self.alone])
         found = x.new_zeros(*x.shape[:2], weight.shape[2])
         for z, members in self.members.items():
-            found = found.index_copy(0, members, torch.index_select(x, 0, members) @ weight[z])
+            found = found.index_copy(0, members, mapped(torch.index_select(x, 0, members), weight[z]))
         return found
 
 
@@ -98,7 +98,12 @@ class Mix(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, inputs) → (…, out)."""
-        return x @ (self.weight * self.scale)
+        return mapped(x, self.weight * self.scale)
+
+
+def mapped(x: Tensor, weight: Tensor) -> Tensor:
+    """(…, C) times (C, C') as one product of two matrices, forward and backward."""
+    return torch.mm(x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], weight.shape[1])
 
 
 def gain(activation: str) -> float:
