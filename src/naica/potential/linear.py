@@ -14,6 +14,7 @@ uncertainty, scaled so that the squared errors of held-out frames are what it sa
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from naica.models.ace import ACE
 from naica.potential.design import VOIGT, DesignMatrix
 from naica.potential.frames import Frames
 from naica.potential.model import PotentialModel
+from naica.potential.systems import Systems
 from naica.structure import Crystal
 from naica.structure.elements import element, symbol
 
@@ -650,8 +652,9 @@ def search(
 ) -> tuple[LinearFit, list[Tried]]:
     """Fit ACE with the cut-off and the degrees that have the lowest cross-validated errors, within a time.
 
-    Cut-offs are compared on a few of the frames with a small basis, degrees then on all frames, until a larger basis gains less than 1 %
-    or would not be done in time.
+    Cut-offs are compared on a few of the frames with a small basis, which also says how groups of frames are weighted, unless `config`
+    does (`noise_weights`); degrees then on all frames, until a larger basis gains less than 1 % or would not be done in time. With
+    weights of groups the cross-validated errors are weighted ones.
 
     Parameters
     ----------
@@ -664,13 +667,16 @@ def search(
     elements = elements_of(examples)
     sizes = sizes_of(examples, elements)
     base = {"elements": elements, "sizes": sizes, "l_weight": 1.0, **fixed}
-    tried: list[Tried] = []
-    if "cutoff" not in base:
-        small = {**base, "degrees": LEVELS[0], "pair_functions": 10}
-        some, quick = _some(examples, max(few, 2 * config.folds), config.seed), replace(config, balances=config.balances[-1:])
-        reaches = [round(r * 2 * float(np.mean(sizes)), 2) for r in REACHES]
-        tried = [_tried(ACE.Config(**{**small, "cutoff": r}), some, quick, progress)[0] for r in reaches]
-        base["cutoff"] = min(tried, key=lambda t: t.choice.score).architecture.cutoff
+    small = {**base, "degrees": LEVELS[0], "pair_functions": 10}
+    some, quick = _some(examples, max(few, 2 * config.folds), config.seed), replace(config, balances=config.balances[-1:])
+    reaches = [base["cutoff"]] if "cutoff" in base else [round(r * 2 * float(np.mean(sizes)), 2) for r in REACHES]
+    rough = [_tried(ACE.Config(**{**small, "cutoff": r}), some, quick, progress) for r in reaches]
+    nearest = min(rough, key=lambda pair: pair[0].choice.score)
+    base["cutoff"] = nearest[0].architecture.cutoff
+    tried = [pair[0] for pair in rough]
+    if not config.group_weights:
+        first = solved(ACE(nearest[0].architecture), nearest[1], quick, nearest[0].choice)
+        config = replace(config, group_weights=noise_weights(first, some))
     best: tuple[Tried, Reduced] | None = None
     for degrees in [base["degrees"]] if "degrees" in base else LEVELS[1:]:
         # the next basis takes about three times as long as this one
@@ -684,6 +690,33 @@ def search(
     assert best is not None
     fit = solved(ACE(best[0].architecture), best[1], config, best[0].choice)
     return fit, tried
+
+
+_MOST_WEIGHT = 4.0
+
+
+def noise_weights(fit: LinearFit, examples: Sequence[Example]) -> dict[str, float]:
+    """Weights of groups by how well a fit does on them: the inverse of their errors of energies and forces against those of all frames.
+
+    What a basis can not describe (surfaces, say) then does not spoil what it can (strained crystals); no weight is beyond 1/4 or 4.
+    """
+    energy: dict[str, list[float]] = defaultdict(list)
+    forces: dict[str, list[float]] = defaultdict(list)
+    for e in examples:
+        found = fit.model.compute(Systems.of(e.crystal).batch(fit.model.cutoff))
+        if e.energy is not None:
+            energy[e.group].append(((float(found.energy[0]) - e.energy) / len(e.crystal)) ** 2)
+        if e.forces is not None:
+            forces[e.group].append(float(((found.forces.numpy() - e.forces) ** 2).mean()))
+    groups = sorted({e.group for e in examples})
+    if len(groups) < 2:
+        return {}
+    logs = dict.fromkeys(groups, 0.0)
+    for squares in (energy, forces):
+        overall = np.mean([v for values in squares.values() for v in values]) if squares else 1.0
+        for name, values in squares.items():
+            logs[name] += 0.25 * float(np.log(max(np.mean(values), 1e-12 * overall) / overall))
+    return {name: float(np.clip(np.exp(-log), 1 / _MOST_WEIGHT, _MOST_WEIGHT)) for name, log in logs.items()}
 
 
 def _tried(architecture: ACE.Config, examples: Sequence[Example], config: LinearConfig, progress: bool) -> tuple[Tried, Reduced]:
