@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from naica.data import CrystalTable, Label
@@ -288,6 +288,67 @@ def test_seeds_of_different_recipes_are_told_apart() -> None:
     said = {s.model: s.reason for s in standing.scores}
     assert "different recipes" in said["a"]
     assert said["b"] == ""
+
+
+# --- joining -----------------------------------------------------------------------------------------------------------------------
+def of_seeds(errors: dict[str, list[float]], seeds: list[int]) -> list[dict[str, Any]]:
+    """Runs in which each network is off by its error on every row; the mean predictor is off by 4."""
+    named = {**errors, "mean": [4.0] * len(seeds)}
+    return [run_of(model, seed, [off] * 20) for model, values in named.items() for seed, off in zip(seeds, values, strict=True)]
+
+
+@pytest.fixture
+def no_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = salts()
+    monkeypatch.setattr(tasks, "set_labels", lambda task: table.labels)
+
+
+@pytest.mark.parametrize("keeps_seeds", [True, False])
+@given(a=st.lists(st.floats(0.1, 9), min_size=3, max_size=5), b=st.lists(st.floats(0.1, 9), min_size=3, max_size=5), cut=st.integers(1, 2))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
+def test_seeds_that_join_a_table_are_as_if_measured_together(no_labels, keeps_seeds, a, b, cut) -> None:
+    n = min(len(a), len(b))
+    errors = {"a": a[:n], "b": b[:n]}
+    whole = ranking.standings(of_seeds(errors, list(range(n))), {"salts": TASK})[0]
+    first = ranking.standings(of_seeds({m: v[:cut] for m, v in errors.items()}, list(range(cut))), {"salts": TASK})
+    later = ranking.standings(of_seeds({m: v[cut:] for m, v in errors.items()}, list(range(cut, n))), {"salts": TASK})
+    table = comparison_report.measured(first)
+    if not keeps_seeds:
+        for score in table["tasks"][0]["scores"]:
+            score["per_seed"] = {}
+    both = ranking.joined(later, table, {"salts": TASK})[0]
+    for model in ("a", "b", "mean"):
+        one, other = both.score(model), whole.score(model)
+        assert one.seeds == n
+        assert (one.value, one.error, one.normalised) == pytest.approx((other.value, other.error, other.normalised), rel=1e-4, abs=1e-4)
+        if keeps_seeds:
+            assert one.per_seed == pytest.approx(other.per_seed, rel=1e-5)
+            assert one.rank == pytest.approx(other.rank, nan_ok=True)
+    if not keeps_seeds:
+        assert sum(s.rank for s in both.networks) == 3.0
+
+
+def test_a_seed_in_both_counts_once_and_other_minutes_take_the_place(no_labels) -> None:
+    first = ranking.standings(of_seeds({"a": [1.0, 2.0]}, [0, 1]), {"salts": TASK})
+    table = comparison_report.measured(first)
+    again = ranking.standings(of_seeds({"a": [7.0, 3.0], "c": [1.0, 1.0]}, [1, 2]), {"salts": TASK})
+    both = ranking.joined(again, table, {"salts": TASK})[0]
+    assert both.score("a").per_seed == {0: 1.0, 1: 2.0, 2: 3.0}
+    assert both.score("c").seeds == 2
+    longer = [{**run, "minutes": 9.0} for run in of_seeds({"a": [0.5]}, [0])]
+    alone = ranking.joined(ranking.standings(longer, {"salts": TASK}), table, {"salts": TASK})[0]
+    assert (alone.minutes, alone.score("a").value) == (9.0, 0.5)
+    assert ranking.joined([], table, {"salts": TASK})[0].score("a").per_seed == {0: 1.0, 1: 2.0}
+    wider = [{**run, "rows": {**run["rows"], "train": 300}} for run in of_seeds({"a": [0.5]}, [2])]
+    with pytest.raises(InputError, match="300"):
+        ranking.joined(ranking.standings(wider, {"salts": TASK}), table, {"salts": TASK})
+
+
+def test_what_is_compared_where_nobody_chooses_has_a_recipe() -> None:
+    found = tasks.chosen_models([])
+    assert {"cgcnn", "megnet", "schnet", "selenite", "fingerprint", "orbnet"} <= set(found)
+    # networks for energies and for Hamiltonians have comparisons of their own
+    assert not {"mace", "deeph2", "ace"} & set(found)
 
 
 # --- report ----------------------------------------------------------------------------------------------------------------------

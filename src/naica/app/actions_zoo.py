@@ -39,7 +39,8 @@ def compare(request: ZooRequest, progress: Report = _silent) -> Answer:
         # says how to get it; a run would note this as the network's failure
         for file in dataset(name).files:
             dataset(name).path(file.path)
-    plan = comparison.Plan(tuple(chosen), tuple(tasks.chosen_models(request.models)), tuple(range(request.seeds)), request.minutes)
+    seeds = tuple(range(request.first_seed, request.first_seed + request.seeds))
+    plan = comparison.Plan(tuple(chosen), tuple(tasks.chosen_models(request.models)), seeds, request.minutes)
     comparison.claim(plan, request.out)
     wanted = [run.path(request.out) for run in plan.runs()]
     if request.jobs == 1:
@@ -89,14 +90,23 @@ def report(request: ZooReportRequest) -> Answer:
     from naica.insight import comparison, comparison_report, ranking, recommend, tasks
 
     found = ranking.standings(comparison.read_runs(request.out), tasks.tasks())
+    if request.join is not None:
+        found = ranking.joined(found, recommend.measured(_table(request.join)), tasks.tasks())
     paths = comparison_report.write(found, request.out)
     data = comparison_report.measured(found)
     if request.ship is not None:
-        target = recommend.shipped() if str(request.ship) == "package" else request.ship
+        target = _table(request.ship)
         target.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         paths.append(target)
     blocks = [_standing_table(standing) for standing in found]
     return Answer({**data, "files": paths}, (*_rank_tables(found), *blocks), (f"written: {', '.join(map(str, paths))}",))
+
+
+def _table(name: Path) -> Path:
+    """Where a measured table lies; ``package`` is the shipped one."""
+    from naica.insight.recommend import shipped
+
+    return shipped() if str(name) == "package" else name
 
 
 def _rank_tables(found: Any) -> list[Table]:
@@ -124,31 +134,30 @@ def _standing_table(standing: Any) -> Table:
     from naica.insight.comparison_report import NAMES, digits
     from naica.insight.tasks import unit
 
-    columns = (
-        "network",
-        standing.task.metric.upper() + (f" ({unit(standing.task)})" if unit(standing.task) else ""),
-        "±",
-        "rank",
-        "train /s",
-        "remark",
-    )
+    metric = standing.task.metric.upper() + (f" ({unit(standing.task)})" if unit(standing.task) else "")
+    columns = ("network", metric, "±", "error left", "rank", "parameters", "train /s", "infer /s", "remark")
     rows = []
     for s in standing.scores:
         places = min(digits(s.value, s.error), 4) if s.seeds else 3
         remark = s.reason if not s.seeds else f"{s.missing:.0%} of rows missing" if s.missing else ""
-        rank = number(s.rank, 1) if s.rank == s.rank else ""
         rows.append(
             (
                 NAMES.get(s.model, s.model),
                 number(s.value, places),
                 number(s.error, places),
-                rank,
-                number(s.facts["train_per_second"], 0),
+                f"{100 * s.normalised:.1f} %" if s.normalised == s.normalised else "",
+                number(s.rank, 1) if s.rank == s.rank else "",
+                *(number(s.facts[key], 0) for key in ("parameters", "train_per_second", "infer_per_second")),
                 remark,
             )
         )
-    title = f"{standing.task.title}: about {standing.train_rows:,} training rows, {standing.minutes:g} CPU min per run"
-    return Table(columns, tuple(rows), title, columns[1:5])
+    rows += [(f"published: {p.name}", f"{p.value:g}", *[""] * 6, f"{p.source}: {p.split}") for p in standing.task.published]
+    seeds = max((s.seeds for s in standing.scores), default=0)
+    title = (
+        f"{standing.task.title}: about {standing.train_rows:,} training rows, {standing.minutes:g} CPU min per run, "
+        f"{seeds} seed{'s' if seeds != 1 else ''}"
+    )
+    return Table(columns, tuple(rows), title, columns[1:8])
 
 
 def list_tasks() -> Answer:

@@ -22,6 +22,7 @@ zoo = typer.Typer(
         "naica zoo --set phonons --set dielectric --model cgcnn --model megnet --minutes 1 --seeds 3 --out zoo/",
         "naica zoo --jobs 2 --out zoo/",
         "naica zoo report zoo/",
+        "naica zoo report zoo/ --join package",
         "naica zoo tasks",
     ),
 )
@@ -33,7 +34,10 @@ def run(
     sets: Annotated[list[str] | None, typer.Option("--set", help="A task or a set, see naica zoo tasks; default: all on crystals.")] = None,
     models: Annotated[list[str] | None, typer.Option("--model", "-m", help="A network; default: all.")] = None,
     minutes: Annotated[float, typer.Option(help="CPU minutes of training per run, on one thread.", min=0.01)] = 1.0,
-    seeds: Annotated[int, typer.Option(help="Seeds 0, 1, … of split and weights.", min=1)] = 3,
+    seeds: Annotated[int, typer.Option(help="How many seeds of split and weights.", min=1)] = 3,
+    first_seed: Annotated[
+        int, typer.Option("--first-seed", help="The first seed; later ones can join a table measured before.", min=0)
+    ] = 0,
     rows: Annotated[int | None, typer.Option(help="Rows to take of each set instead of the table's number; 0: all.", min=0)] = None,
     jobs: Annotated[int, typer.Option(help="Processes; each uses one thread.", min=1)] = 1,
     retry: Annotated[bool, typer.Option("--retry", help="Do failed runs again.")] = False,
@@ -45,7 +49,7 @@ def run(
         return
     from naica.app.actions_zoo import compare as action
 
-    request = requests.ZooRequest(tuple(sets or ()), tuple(models or ()), minutes, seeds, out, rows, jobs, retry)
+    request = requests.ZooRequest(tuple(sets or ()), tuple(models or ()), minutes, seeds, out, rows, jobs, retry, first_seed)
     answer(action, request, json, bar="Comparing")
 
 
@@ -55,12 +59,15 @@ def report(
     ship: Annotated[
         Path | None, typer.Option("--ship", help="Also write the table that naica recommend reads; 'package' is the one in the package.")
     ] = None,
+    join: Annotated[
+        Path | None, typer.Option("--join", help="A table measured before, whose tasks and seeds come in; 'package' is the shipped one.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Make tables and picture of a comparison again, without training."""
     from naica.app.actions_zoo import report as action
 
-    answer(action, requests.ZooReportRequest(out, ship), json)
+    answer(action, requests.ZooReportRequest(out, ship, join), json)
 
 
 @zoo.command("tasks")

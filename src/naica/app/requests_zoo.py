@@ -8,7 +8,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ZooRequest:
-    """Compare `models` (none: all) on `sets` (tasks or sets; none: all tasks on crystals) with so many seeds and CPU minutes per run."""
+    """Compare `models` (none: all) on `sets` (tasks or sets; none: all tasks on crystals) with so many seeds and CPU minutes per run.
+
+    `first_seed` is the first of the seeds.
+    """
 
     sets: tuple[str, ...]
     models: tuple[str, ...]
@@ -18,14 +21,19 @@ class ZooRequest:
     rows: int | None = None
     jobs: int = 1
     retry: bool = False
+    first_seed: int = 0
 
 
 @dataclass(frozen=True)
 class ZooReportRequest:
-    """Report the comparison in `out`; `ship` writes the measured table there, ``package`` into the package."""
+    """Report the comparison in `out`; `ship` writes the measured table there, ``package`` into the package.
+
+    `join` is a table measured before, whose tasks and seeds come in as well; ``package`` is the shipped one.
+    """
 
     out: Path
     ship: Path | None = None
+    join: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from naica.errors import InputError
-from naica.insight.ranking import Place, Score, Standing, places
+from naica.insight.ranking import FACTS, Place, Score, Standing, places
 from naica.insight.tasks import quantity_of, unit
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ def _task_section(standing: Standing) -> list[str]:
 def _score_row(standing: Standing, score: Score) -> str:
     facts = score.facts
     value = "failed" if not score.seeds else _value(standing, score) + (" (own rows)" if score.own_rows else "")
-    epochs = f"{facts['epochs']:.0f} ({facts['best_epoch']:.0f})" if math.isfinite(facts["epochs"]) else "–"
+    best = f" ({facts['best_epoch']:.0f})" if math.isfinite(facts["best_epoch"]) else ""
+    epochs = f"{facts['epochs']:.0f}{best}" if math.isfinite(facts["epochs"]) else "–"
     speeds = (_whole(facts[key]) for key in ("parameters", "train_per_second", "infer_per_second"))
     rank = "–" if math.isnan(score.rank) else f"{score.rank:g}"
     return _row(
@@ -208,7 +209,9 @@ def _entry(score: Score) -> dict[str, Any]:
         "rank": _plain(score.rank),
         "missing": _plain(score.missing),
         "own_rows": score.own_rows,
-        **{key: _plain(score.facts[key]) for key in ("parameters", "train_per_second", "infer_per_second", "epochs", "cpu_seconds")},
+        "per_seed": {str(seed): _plain(value) for seed, value in sorted(score.per_seed.items())},
+        "reason": score.reason,
+        **{key: _plain(score.facts[key]) for key in (*FACTS, "best_epoch")},
     }
 
 

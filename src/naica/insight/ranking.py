@@ -1,11 +1,11 @@
-"""From the runs of a comparison to scores with error bars, and to ranks with ties."""
+"""From the runs of a comparison to scores with error bars, and to ranks with ties; further seeds join a table measured before."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ class Score:
     ----------
     model, seeds : who, and how many runs ended well
     value, error : the task's metric, mean over seeds, and its standard error (NaN from one seed)
-    per_seed : the metric of each seed
+    per_seed : the metric of each seed; empty where only mean and error are known
     normalised : share of the mean predictor's error that is left; for areas, of one half
     rank : place among the networks of the task, ties shared; NaN for baselines
     missing : share of the test rows that it could not judge
@@ -162,21 +162,35 @@ def _ranks(task: Task, able: Mapping[str, Mapping[int, float]], unable: Sequence
 
     Two networks tie where the mean difference of their metric over shared seeds is within its standard error (one seed: only if equal).
     """
+
+    def compared(model: str, other: str) -> tuple[float, float] | None:
+        mine, theirs = able[model], able[other]
+        shared = sorted(set(mine) & set(theirs))
+        difference = np.array([mine[s] - theirs[s] for s in shared])
+        return (float(difference.mean()), _standard_error(difference)) if shared else None
+
+    return _placed(task, list(able), unable, compared)
+
+
+def _placed(
+    task: Task, able: Sequence[str], unable: Sequence[str], compared: Callable[[str, str], tuple[float, float] | None]
+) -> dict[str, float]:
+    """Places from the difference of two networks' metrics and its error bar (zero for a single seed); None where they do not compare."""
     sign = -1.0 if task.larger_is_better else 1.0
     ranks = {}
-    for model, mine in able.items():
-        place = 1.0
-        for other, theirs in able.items():
-            shared = sorted(set(mine) & set(theirs))
-            if other == model or not shared:
-                continue
-            difference = sign * np.array([mine[s] - theirs[s] for s in shared])
-            bar = difference.std(ddof=1) / np.sqrt(len(shared)) if len(shared) > 1 else 0.0
-            place += 0.5 if abs(difference.mean()) <= bar else float(difference.mean() > 0)
-        ranks[model] = place
+    for model in able:
+        ranks[model] = 1.0
+        for other in able:
+            found = compared(model, other) if other != model else None
+            if found is not None:
+                ranks[model] += 0.5 if abs(found[0]) <= found[1] else float(sign * found[0] > 0)
     for model in unable:
         ranks[model] = len(able) + (len(unable) + 1) / 2
     return ranks
+
+
+def _standard_error(values: Array) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
 def _score(
@@ -211,6 +225,110 @@ def _score(
     value, share = (float(numbers.mean()), float(np.mean(list(parts.values())))) if len(numbers) else (float("nan"), float("nan"))
     own = not able and bool(good) and model not in ("mean", "composition-ridge")
     return Score(model, len(good), value, bar, dict(values), share, rank, missing, own, said, facts)
+
+
+# --- further seeds of a table measured before ----------------------------------------------------------------------------------
+FACTS = ("parameters", "train_per_second", "infer_per_second", "epochs", "cpu_seconds")
+"""What a measured table keeps of a network beside its scores."""
+
+
+def joined(found: Sequence[Standing], table: Mapping[str, Any], known: Mapping[str, Task]) -> list[Standing]:
+    """Standings with those of a measured table (see `naica.insight.recommend.measured`), in the order of the table of tasks.
+
+    A task with the same CPU minutes in both gets the seeds of both, a seed in both counts as it is in the table. A task run here with
+    other minutes takes the place of the table's. Where the table keeps no values of single seeds, networks are compared as if theirs were
+    independent, which makes more ties than the paired comparison would.
+
+    Raises
+    ------
+    InputError
+        If a task has the same minutes but another split or number of rows.
+    """
+    here, there = {s.task.name: s for s in found}, {entry["task"]: entry for entry in table["tasks"]}
+    result = []
+    for name, task in known.items():
+        mine, entry = here.get(name), there.get(name)
+        if mine is not None and (entry is None or entry["minutes"] != mine.minutes):
+            result.append(mine)
+        elif entry is not None:
+            old = _from_table(task, entry)
+            result.append(old if mine is None else _together(old, mine))
+    return result
+
+
+def _from_table(task: Task, entry: Mapping[str, Any]) -> Standing:
+    def number(value: float | None) -> float:
+        return float("nan") if value is None else float(value)
+
+    scores = []
+    for one in entry["scores"]:
+        per_seed = {int(seed): value for seed, value in one.get("per_seed", {}).items()}
+        if not per_seed and one["seeds"] == 1:
+            per_seed = {0: one["value"]}
+        facts = {key: number(one.get(key)) for key in (*FACTS, "best_epoch", "graph_cpu_seconds", "train_rows")}
+        value, error, left, rank = (number(one[key]) for key in ("value", "error", "error_left", "rank"))
+        missing, own, said = float(one["missing"]), bool(one["own_rows"]), str(one.get("reason", ""))
+        scores.append(Score(one["model"], one["seeds"], value, error, per_seed, left, rank, missing, own, said, facts))
+    return Standing(task, tuple(scores), entry["train_rows"], entry["test_rows"], entry["minutes"])
+
+
+def _together(old: Standing, new: Standing) -> Standing:
+    if abs(old.train_rows - new.train_rows) > 0.05 * old.train_rows:
+        raise InputError(
+            f"{new.task.name}: the table was measured with {old.train_rows:,} training rows, these runs with {new.train_rows:,}"
+        )
+    scores = []
+    for name in dict.fromkeys(s.model for s in (*old.scores, *new.scores)):
+        one, other = old.score(name), new.score(name)
+        if one is None or other is None:
+            scores.append(one or other)
+            continue
+        fresh = {s: v for s, v in other.per_seed.items() if s not in (one.per_seed or range(one.seeds))}
+        scores.append(_added(one, other, fresh) if fresh else one)
+    both = [s for s in scores if s is not None]
+    bases = ("mean", "composition-ridge")
+    unable = [s.model for s in both if s.model not in bases and (s.own_rows or not s.seeds)]
+    able = {s.model: s for s in both if s.model not in bases and s.model not in unable}
+    ranks = _placed(new.task, list(able), unable, lambda a, b: _difference(able[a], able[b]))
+    ranked = [replace(s, rank=ranks.get(s.model, float("nan"))) for s in both]
+    ranked.sort(key=lambda s: (s.model in bases, s.rank, np.nan_to_num(s.normalised, nan=np.inf)))
+    return replace(new, scores=tuple(ranked), train_rows=old.train_rows, test_rows=old.test_rows)
+
+
+def _difference(one: Score, other: Score) -> tuple[float, float]:
+    """Paired over the seeds if those of both are known, else from the two error bars."""
+    shared = sorted(set(one.per_seed) & set(other.per_seed))
+    if len(one.per_seed) == one.seeds and len(other.per_seed) == other.seeds and shared:
+        values = np.array([one.per_seed[s] - other.per_seed[s] for s in shared])
+        return float(values.mean()), _standard_error(values)
+    return one.value - other.value, float(np.hypot(np.nan_to_num(one.error), np.nan_to_num(other.error)))
+
+
+def _added(one: Score, other: Score, fresh: Mapping[int, float]) -> Score:
+    """A score with the values of further seeds: mean and standard error of all, exactly, from those of the first and the new values."""
+    k, values = one.seeds, np.array(list(fresh.values()))
+    n = k + len(values)
+    mean = (k * one.value + values.sum()) / n
+    squares = k * (k - 1) * np.nan_to_num(one.error) ** 2 + k * (one.value - mean) ** 2 + ((values - mean) ** 2).sum()
+
+    def weighted(a: float, b: float) -> float:
+        known = [(x, w) for x, w in ((a, k), (b, len(values))) if np.isfinite(x)]
+        return sum(x * w for x, w in known) / sum(w for _, w in known) if known else float("nan")
+
+    whole = len(one.per_seed) == k
+    return Score(
+        one.model,
+        n,
+        float(mean),
+        float(np.sqrt(squares / (n - 1) / n)),
+        {**one.per_seed, **fresh} if whole else {},
+        weighted(one.normalised, other.normalised),
+        float("nan"),
+        weighted(one.missing, other.missing),
+        one.own_rows or other.own_rows,
+        other.reason or one.reason,
+        {key: weighted(value, other.facts[key]) for key, value in one.facts.items()},
+    )
 
 
 def _mean(values: Any) -> float:
