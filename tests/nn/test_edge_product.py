@@ -9,7 +9,7 @@ from naica.errors import ConfigError
 from naica.models.mace import message_paths
 from naica.nn import edge_product
 from naica.nn.compiled import reason
-from naica.nn.edge_product import EdgeProduct, Path, hermite, plain
+from naica.nn.edge_product import EdgeProduct, Path, Tabled, plain
 from naica.nn.so3 import edge_harmonics, natural, turn_matrix
 
 PRODUCTS = {
@@ -140,11 +140,12 @@ def test_weights_from_a_table(channels):
     table, exact = a_table(product, channels, 260, 0.02)
     _, turns, inputs, receiver, sender = case(product, channels=channels)
     length = torch.rand(len(receiver), dtype=torch.float64) * 5
-    torch.testing.assert_close(hermite(table, 0.02, length), exact(length), rtol=0, atol=1e-7)
+    length[0] = 5.3  # beyond the table
+    torch.testing.assert_close(Tabled(table, 0.02, length).read(), exact(length.clamp(max=5.18)), rtol=0, atol=1e-7)
     found = []
     for function in (
-        lambda d, t, h: product.tabled(table, 0.02, d, t, h, receiver, sender),
-        lambda d, t, h: plain(product, hermite(table, 0.02, d), t, h, receiver, sender),
+        lambda d, t, h: product(Tabled(table, 0.02, d), t, h, receiver, sender),
+        lambda d, t, h: plain(product, Tabled(table, 0.02, d).read(), t, h, receiver, sender),
     ):
         leaves = [x.detach().clone().requires_grad_() for x in (length, turns, *inputs)]
         results = function(leaves[0], leaves[1], leaves[2:])

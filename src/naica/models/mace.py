@@ -21,11 +21,12 @@ from torch.nn import functional as F
 
 from naica.errors import ConfigError
 from naica.graphs import Batch, GraphSpec
-from naica.nn.edge_product import EdgeProduct, Path
+from naica.nn.edge_product import EdgeProduct, Path, Tabled
 from naica.nn.equivariant import ElementRows, Kinds, Mix, RadialNetwork, gain
 from naica.nn.product_basis import MOST_CORRELATION, ProductBasis
 from naica.nn.radial import bessel_functions
 from naica.nn.so3 import edge_harmonics, natural
+from naica.nn.tables import Tables
 
 
 class Layer(nn.Module):
@@ -44,11 +45,10 @@ class Layer(nn.Module):
         self.basis = ProductBasis(c.l_max, range(results + 1), c.correlation, elements, k)
         self.after = nn.ModuleList(Mix(k, k) for _ in range(results + 1))
 
-    def forward(self, h: list[Tensor], radial: Tensor, harmonics: Tensor, kinds: Kinds, batch: Batch) -> list[Tensor]:
-        """Features by degree, each (N, 2l + 1, K); Bessel functions and harmonics of the edges."""
+    def forward(self, h: list[Tensor], weights: Tensor | Tabled, harmonics: Tensor, kinds: Kinds, batch: Batch) -> list[Tensor]:
+        """Features by degree, each (N, 2l + 1, K); weights of the paths and harmonics of the edges."""
         n, k = len(h[0]), self.channels
         up = [mix(x) for mix, x in zip(self.up, h, strict=True)]
-        weights = self.radial(radial).view(len(radial), -1, k)
         sums = self.product(weights, self.product.turns(harmonics), up, batch["edge_receiver"], batch["edge_sender"])
         down = [mix(x.flatten(2)) for mix, x in zip(self.down, sums, strict=True)]
         products = self.basis(torch.cat(down, dim=1) / self.neighbours, kinds)
@@ -140,6 +140,7 @@ class MACE(nn.Module):
         self.layers = nn.ModuleList(Layer(c, elements, degrees[k], degrees[k + 1]) for k in range(c.layers))
         self.readouts = nn.ModuleList(Mix(c.channels, 1) for _ in range(c.layers - 1))
         self.last_hidden, self.last = Mix(c.channels, c.readout), Mix(c.readout, 1)
+        self.tables: Tables | None = None
 
     @property
     def needs(self) -> GraphSpec:
@@ -150,6 +151,12 @@ class MACE(nn.Module):
     def widths(self) -> dict[str, int]:
         """Width of the features by level: the scalars of every layer."""
         return {"atom": self.config.layers * self.config.channels}
+
+    def edge_functions(self, length: Tensor) -> list[Tensor]:
+        """What depends on the lengths (E) of edges alone: weights (E, paths, K) of each layer."""
+        c = self.config
+        radial = bessel_functions(length, c.bessels, c.cutoff, c.envelope) * sqrt(2 / c.cutoff)
+        return [layer.radial(radial).view(len(length), -1, c.channels) for layer in self.layers]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """A batch of graphs → atom features (N, width) and energies of the atoms (N) in units of the network.
@@ -163,12 +170,12 @@ class MACE(nn.Module):
         rows = self.rows(batch["number"])
         kinds = Kinds(rows)
         length = batch["edge_length"]
-        radial = bessel_functions(length, c.bessels, c.cutoff, c.envelope) * sqrt(2 / c.cutoff)
+        weights = self.edge_functions(length) if self.tables is None else self.tables(length)
         harmonics = edge_harmonics(batch["edge_vector"], length, c.l_max)
         h = [torch.index_select(self.embedding * len(self.rows) ** -0.5, 0, rows)[:, None]]
         scalars = []
-        for layer in self.layers:
-            h = layer(h, radial, harmonics, kinds, batch)
+        for layer, weight in zip(self.layers, weights, strict=True):
+            h = layer(h, weight, harmonics, kinds, batch)
             scalars.append(h[0][:, 0])
         energy = self.last(F.silu(self.last_hidden(scalars[-1])) * gain("silu"))
         for readout, x in zip(self.readouts, scalars, strict=False):

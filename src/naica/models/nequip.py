@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +22,11 @@ from torch.nn import functional as F
 
 from naica.errors import ConfigError
 from naica.graphs import Batch, GraphSpec
-from naica.nn.edge_product import EdgeProduct, Path
+from naica.nn.edge_product import EdgeProduct, Path, Tabled
 from naica.nn.equivariant import ElementRows, Kinds, Mix, RadialNetwork, gain
 from naica.nn.radial import bessel_functions
 from naica.nn.so3 import Irrep, edge_harmonics, natural
+from naica.nn.tables import Tables
 
 Features = dict[Irrep, Tensor]
 """By degree and parity: (N, 2l + 1, C)."""
@@ -64,14 +66,17 @@ class Messages(nn.Module):
                 self.stacked[irrep] = self.stacked.get(irrep, 0) + channels * len(stacks[irrep])
         self.weights = sum(channels * len(product.paths) for channels, _, _, product in self.groups)
 
-    def forward(self, h: Features, weights: Tensor, harmonics: Tensor, batch: Batch) -> Features:
-        """Features, weights (E, `self.weights`), harmonics (E, (L + 1)²) → stacked sums by irrep."""
-        found: dict[Irrep, list[Tensor]] = {}
+    def split(self, weights: Tensor) -> list[Tensor]:
+        """Weights (E, `self.weights`) → (E, paths, C) of each group."""
         parts = weights.split([channels * len(product.paths) for channels, _, _, product in self.groups], dim=1)
-        for (channels, sources, targets, product), part in zip(self.groups, parts, strict=True):
+        return [part.unflatten(1, (-1, channels)) for part, (channels, _, _, _) in zip(parts, self.groups, strict=True)]
+
+    def forward(self, h: Features, weights: Sequence[Tensor | Tabled], harmonics: Tensor, batch: Batch) -> Features:
+        """Features, weights of each group, harmonics (E, (L + 1)²) → stacked sums by irrep."""
+        found: dict[Irrep, list[Tensor]] = {}
+        for (_, sources, targets, product), part in zip(self.groups, weights, strict=True):
             inputs = [h[irrep] for irrep in sources]
-            shaped = part.view(len(part), len(product.paths), channels)
-            sums = product(shaped, product.turns(harmonics), inputs, batch["edge_receiver"], batch["edge_sender"])
+            sums = product(part, product.turns(harmonics), inputs, batch["edge_receiver"], batch["edge_sender"])
             for irrep, value in zip(targets, sums, strict=True):
                 found.setdefault(irrep, []).append(value.flatten(2))
         return {irrep: values[0] if len(values) == 1 else torch.cat(values, dim=2) for irrep, values in found.items()}
@@ -97,11 +102,13 @@ class Layer(nn.Module):
             {str(irrep): nn.Parameter(torch.randn(width, c.start_width, self.before[irrep])) for irrep, width in kept.items()}
         )
 
-    def forward(self, h: Features, radial: Tensor, harmonics: Tensor, vectors: Tensor, kinds: Kinds, batch: Batch) -> Features:
-        """Features; Bessel functions and harmonics of the edges; vectors of the elements (elements, ·)."""
+    def forward(
+        self, h: Features, weights: Sequence[Tensor | Tabled], harmonics: Tensor, vectors: Tensor, kinds: Kinds, batch: Batch
+    ) -> Features:
+        """Features; weights of each group of paths and harmonics of the edges; vectors of the elements (elements, ·)."""
         scale = self.neighbours**-0.5
         up = {irrep: self.up[str(irrep)](x) * scale for irrep, x in h.items()}
-        sums = self.messages(up, self.radial(radial), harmonics, batch)
+        sums = self.messages(up, weights, harmonics, batch)
         found = {irrep: self.down[str(irrep)](sums[irrep]) for irrep in self.before}
         for irrep in found:
             if str(irrep) in self.own:
@@ -204,6 +211,7 @@ class NequIP(nn.Module):
             self.layers.append(Layer(c, have, hidden, first=k == 0))
             have = hidden
         self.readout = Mix(c.start_width, 1)
+        self.tables: Tables | None = None
 
     @property
     def needs(self) -> GraphSpec:
@@ -214,6 +222,12 @@ class NequIP(nn.Module):
     def widths(self) -> dict[str, int]:
         """Width of the features by level."""
         return {"atom": self.config.start_width}
+
+    def edge_functions(self, length: Tensor) -> list[Tensor]:
+        """What depends on the lengths (E) of edges alone: weights (E, paths, C) of each group of each layer."""
+        c = self.config
+        radial = bessel_functions(length, c.bessels, c.cutoff, c.envelope) * (2 / c.cutoff)
+        return [part for layer in self.layers for part in layer.messages.split(layer.radial(radial))]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """A batch of graphs → atom features (N, width) and energies of the atoms (N) in units of the network.
@@ -227,10 +241,10 @@ class NequIP(nn.Module):
         rows = self.rows(batch["number"])
         kinds = Kinds(rows)
         length = batch["edge_length"]
-        radial = bessel_functions(length, c.bessels, c.cutoff, c.envelope) * (2 / c.cutoff)
+        weights = iter(self.edge_functions(length) if self.tables is None else self.tables(length))
         harmonics = edge_harmonics(batch["edge_vector"], length, c.l_max)
         h: Features = {_SCALAR: torch.index_select(self.embedding, 0, rows)[:, None]}
         for layer in self.layers:
-            h = layer(h, radial, harmonics, self.embedding, kinds, batch)
+            h = layer(h, list(islice(weights, len(layer.messages.groups))), harmonics, self.embedding, kinds, batch)
         scalars = h[_SCALAR][:, 0]
         return {"atom": scalars, "energy": self.readout(scalars)[:, 0]}

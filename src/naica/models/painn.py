@@ -17,14 +17,14 @@ from math import pi
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from naica.errors import ConfigError
 from naica.graphs import Batch, GraphSpec
 from naica.nn.atoms import N_ELEMENTS
-from naica.nn.edge_product import EdgeProduct, Path
+from naica.nn.edge_product import EdgeProduct, Path, Tabled
 from naica.nn.linear import plain_linear
 from naica.nn.radial import Gaussians
+from naica.nn.tables import Tables
 
 # scalars to scalars; scalars along the edge to vectors; vectors to vectors, added to the former
 _MESSAGES = EdgeProduct(inputs=(0, 0, 1), outputs=((0, 1), (1, 1)), paths=(Path(0, 0, 0, 0), Path(1, 1, 1, 0), Path(2, 0, 1, 0)))
@@ -45,7 +45,7 @@ class Layer(nn.Module):
         nn.init.xavier_uniform_(self.split.weight)
         self.mixed = _two_layers(2 * width, width, 3 * width)
 
-    def forward(self, s: Tensor, v: Tensor | None, filters: Tensor, unit: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def forward(self, s: Tensor, v: Tensor | None, filters: Tensor | Tabled, unit: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Scalars (N, F), vectors (N, 3, F) or None for zero, filters (E, 3, F), directions (E, 3)."""
         n, width = s.shape
         to_scalars, along, carried = self.sent(s).view(n, 3, width).unbind(1)
@@ -91,6 +91,7 @@ class PaiNN(nn.Module):
         self.filters = plain_linear(c.gaussians, c.layers * 3 * c.width)
         self.layers = nn.ModuleList(Layer(c.width) for _ in range(c.layers))
         self.readout = _two_layers(c.width, c.width // 2, 1)
+        self.tables: Tables | None = None
 
     @property
     def needs(self) -> GraphSpec:
@@ -102,13 +103,20 @@ class PaiNN(nn.Module):
         """Width of the features by level."""
         return {"atom": self.config.width}
 
+    def edge_functions(self, length: Tensor) -> list[Tensor]:
+        """What depends on the lengths (E) of edges alone: filters (E, 3, F) of each layer."""
+        c = self.config
+        envelope = 0.5 * (1 + torch.cos(length * (pi / c.cutoff))) * (length < c.cutoff)
+        radial = self.radial(length) * envelope[:, None]
+        parts = zip(self.filters.weight.chunk(c.layers), self.filters.bias.chunk(c.layers), strict=True)
+        return [(torch.mm(radial, weight.t()) + envelope[:, None] * bias).view(-1, 3, c.width) for weight, bias in parts]
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """A batch of graphs → atom features (N, width) and energies of the atoms (N) in units of the network."""
-        c, length = self.config, batch["edge_length"]
+        length = batch["edge_length"]
         unit = batch["edge_vector"] / length[:, None]
-        envelope = 0.5 * (1 + torch.cos(length * (pi / c.cutoff))) * (length < c.cutoff)
-        filters = F.linear(self.radial(length), self.filters.weight, self.filters.bias) * envelope[:, None]
+        filters = self.edge_functions(length) if self.tables is None else self.tables(length)
         s, v = torch.index_select(self.embedding.weight, 0, batch["number"]), None
-        for layer, part in zip(self.layers, filters.view(length.shape[0], c.layers, 3, c.width).unbind(1), strict=True):
+        for layer, part in zip(self.layers, filters, strict=True):
             s, v = layer(s, v, part, unit, batch)
         return {"atom": s, "energy": self.readout(s)[:, 0]}

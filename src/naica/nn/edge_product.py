@@ -9,7 +9,7 @@ The turns T do not depend on the channel: one small matrix product gives those o
 each of R, T, h and the cotangent of A. So every derivative, of any order, is again such a sum over edges.
 
 On a CPU these sums run in compiled functions (``edge_product.c``) that store nothing of the size edges × channels × components; the plain
-version here gives the same and serves all else. R may also come from a table over the lengths of edges (`tabled`), which is never stored.
+version here gives the same and serves all else. R may also come from a table over the lengths of edges (`Tabled`) and is then never stored.
 """
 
 from __future__ import annotations
@@ -41,6 +41,31 @@ class Path(NamedTuple):
     degree: int
     target: int
     slot: int
+
+
+@dataclass(frozen=True, eq=False)
+class Tabled:
+    """Functions of the distance as cubic pieces, and the lengths to read them at.
+
+    Parameters
+    ----------
+    table : (nodes, 2, paths, K) values, and slopes times `step`, at 0, step, 2·step …; after the last node stands what is there
+    step : Å
+    length : (E) Å
+    """
+
+    table: Tensor
+    step: float
+    length: Tensor
+
+    def read(self) -> Tensor:
+        """(E, paths, K) by operations of torch."""
+        place = (self.length / self.step).clamp(max=len(self.table) - 1)
+        node = place.detach().floor().clamp(0, len(self.table) - 2)
+        s = (place - node)[:, None, None]
+        o = 1 - s
+        low, high = self.table[node.long()], self.table[node.long() + 1]
+        return (1 + 2 * s) * o * o * low[:, 0] + s * o * o * low[:, 1] + s * s * (3 - 2 * s) * high[:, 0] - s * s * o * high[:, 1]
 
 
 @dataclass(frozen=True)
@@ -80,12 +105,12 @@ class EdgeProduct:
         """Harmonics of edges (E, (L + 1)²) → T (E, numbers), path by path, m₁ before m₃."""
         return harmonics @ _couplings(self, harmonics.shape[1], harmonics.dtype, harmonics.device)
 
-    def __call__(self, weights: Tensor, turns: Tensor, inputs: Sequence[Tensor], receiver: Tensor, sender: Tensor) -> list[Tensor]:
+    def __call__(self, weights: Tensor | Tabled, turns: Tensor, inputs: Sequence[Tensor], receiver: Tensor, sender: Tensor) -> list[Tensor]:
         """The sums on every atom.
 
         Parameters
         ----------
-        weights : R (E, paths, K)
+        weights : R (E, paths, K), or where to read it; from a table the sums are differentiable once
         turns : T (E, numbers)
         inputs : h, each (N, 2l + 1, K)
         receiver, sender : (E); receivers never decrease
@@ -94,25 +119,13 @@ class EdgeProduct:
         -------
         (N, 2l + 1, stacked, K) for each output.
         """
-        if not _serves(self, weights, inputs):
-            return plain(self, weights, turns, inputs, receiver, sender)
+        numbers = weights.table if isinstance(weights, Tabled) else weights
+        if not _serves(self, numbers, inputs):
+            return plain(self, weights.read() if isinstance(weights, Tabled) else weights, turns, inputs, receiver, sender)
         call = _Call(self, receiver.contiguous(), sender.contiguous())
+        if isinstance(weights, Tabled):
+            return list(_FromTable.apply(call, weights.table, weights.step, weights.length, turns, *inputs))
         return list(_Sums.apply(call, weights, turns, *inputs))
-
-    def tabled(
-        self, table: Tensor, step: float, length: Tensor, turns: Tensor, inputs: Sequence[Tensor], receiver: Tensor, sender: Tensor
-    ) -> list[Tensor]:
-        """The same sums with R read from a table over the lengths (E) of the edges; differentiable once, but not by the table.
-
-        Parameters
-        ----------
-        table : (nodes, 2, paths, K) values, and slopes times `step`, at 0, step, 2·step …; between them cubic
-        step : Å
-        """
-        if not _serves(self, table, inputs):
-            return plain(self, hermite(table, step, length), turns, inputs, receiver, sender)
-        call = _Call(self, receiver.contiguous(), sender.contiguous())
-        return list(_Tabled.apply(call, table, step, length, turns, *inputs))
 
 
 @cache
@@ -146,16 +159,6 @@ def plain(product: EdgeProduct, weights: Tensor, turns: Tensor, inputs: Sequence
         filled = [inputs[0].new_zeros(n, 2 * degree + 1, k) if part is None else part for part in stack]
         results.append(torch.stack(filled, dim=2))
     return results
-
-
-def hermite(table: Tensor, step: float, length: Tensor) -> Tensor:
-    """What a table of `EdgeProduct.tabled` says at some lengths (E): (E, …)."""
-    place = length / step
-    node = place.detach().floor().clamp(0, len(table) - 2)
-    s = (place - node).view(-1, *(1,) * (table.ndim - 2))
-    o = 1 - s
-    low, high = table[node.long()], table[node.long() + 1]
-    return (1 + 2 * s) * o * o * low[:, 0] + s * o * o * low[:, 1] + s * s * (3 - 2 * s) * high[:, 0] - s * s * o * high[:, 1]
 
 
 # --- compiled ----------------------------------------------------------------------------------------------------------------------------
@@ -200,7 +203,9 @@ def _path_table(product: EdgeProduct) -> np.ndarray[Any, np.dtype[np.int32]]:
     rows = []
     for path, start in zip(product.paths, product.starts, strict=False):
         degree, slots = product.outputs[path.target]
-        rows.append((path.source, 2 * product.inputs[path.source] + 1, 2 * degree + 1, path.target, path.slot, slots, start, not path.degree))
+        rows.append(
+            (path.source, 2 * product.inputs[path.source] + 1, 2 * degree + 1, path.target, path.slot, slots, start, not path.degree)
+        )
     return np.array(rows, dtype=np.int32).reshape(-1, 8)
 
 
@@ -301,13 +306,20 @@ class _Slopes(Function):
         r2, t2, *rest = _all_contiguous((r2, t2, *h2, *g, r, t, *h))
         h2, g, (r, t), h = rest[: len(h)], rest[len(h) : len(h) + len(g)], rest[-len(h) - 2 : -len(h)], rest[-len(h) :]
         (atoms, _, channels), threads = h[0].shape, call.threads()
-        g_r, g_t, rooms, g_g = torch.empty_like(r), torch.zeros_like(t), _room(h, [True] * len(h), threads), call.outputs(r, atoms, channels)
+        g_r, g_t, rooms, g_g = (
+            torch.empty_like(r),
+            torch.zeros_like(t),
+            _room(h, [True] * len(h), threads),
+            call.outputs(r, atoms, channels),
+        )
         named = {"r": r, "t": t, "h": h, "g": g, "r2": r2, "t2": t2, "h2": h2, "a": g_g, "g_r": g_r, "g_t": g_t, "g_h": rooms}
         call.run("edge_second", atoms, channels, r.dtype == torch.float64, threads, **named)
         return None, None, g_r, g_t, *_joined(rooms), *g_g
 
 
-def _again(call: _Call, point: tuple[Tensor, Tensor, list[Tensor], list[Tensor]], change: tuple[Tensor, Tensor, list[Tensor]]) -> list[Tensor]:
+def _again(
+    call: _Call, point: tuple[Tensor, Tensor, list[Tensor], list[Tensor]], change: tuple[Tensor, Tensor, list[Tensor]]
+) -> list[Tensor]:
     """What `_Slopes.backward` gives, differentiable again: derivatives of ``S(R₂, T, h, G) + S(R, T₂, h, G) + S(R, T, h₂, G)``."""
     (r, t, h, g), (r2, t2, h2) = point, change
     everything = (True,) * (2 + len(h))
@@ -321,7 +333,7 @@ def _again(call: _Call, point: tuple[Tensor, Tensor, list[Tensor], list[Tensor]]
     return [by_t[0] * turning + by_h[0], by_r[1] + by_h[1], *g_h, *(a + b + c for a, b, c in zip(*sums, strict=True))]
 
 
-class _Tabled(Function):
+class _FromTable(Function):
     @staticmethod
     def forward(ctx: Any, call: _Call, table: Tensor, step: float, length: Tensor, t: Tensor, *h: Tensor) -> tuple[Tensor, ...]:
         table, length, t, *inputs = _all_contiguous((table, length, t, *h))
