@@ -38,10 +38,6 @@ _BUILT_IN = {
     "orbnet": "naica.models.orbnet:OrbNet",
     "orbital-graph": "naica.models.orbital_graph:OrbitalGraph",
     "gnome-composition": "naica.models.gnome:GNoMEComposition",
-    "deeph": "naica.models.deeph:DeepH",
-    "deeph-e3": "naica.models.deeph_e3:DeepHE3",
-    "deeph2": "naica.models.deeph2:DeepH2",
-    "schnorb": "naica.models.schnorb:SchNOrb",
     "selenite": "naica.models.selenite:Selenite",
 }
 
@@ -53,6 +49,14 @@ def _known() -> dict[str, str]:
 
 ARCHITECTURES: Mapping[str, str] = _known()
 
+BLOCK_ARCHITECTURES: Mapping[str, str] = {
+    "deeph": "naica.models.deeph:DeepH",
+    "deeph-e3": "naica.models.deeph_e3:DeepHE3",
+    "deeph2": "naica.models.deeph2:DeepH2",
+    "schnorb": "naica.models.schnorb:SchNOrb",
+}
+"""Networks that give tensors of atoms and of pairs for the blocks of a Hamiltonian; they are no property networks."""
+
 
 def architecture(name: str) -> type[nn.Module]:
     """The class of an architecture.
@@ -62,11 +66,12 @@ def architecture(name: str) -> type[nn.Module]:
     ConfigError
         If there is no such architecture; the message proposes near names.
     """
-    if name not in ARCHITECTURES:
-        near = get_close_matches(name, ARCHITECTURES, n=2, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(ARCHITECTURES)}"
+    known = {**ARCHITECTURES, **BLOCK_ARCHITECTURES}
+    if name not in known:
+        near = get_close_matches(name, known, n=2, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
         raise ConfigError(f"unknown architecture {name!r}; {hint}")
-    module, _, attribute = ARCHITECTURES[name].partition(":")
+    module, _, attribute = known[name].partition(":")
     return getattr(import_module(module), attribute)
 
 
