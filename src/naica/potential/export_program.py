@@ -1,7 +1,7 @@
 """Potentials as programs of ``torch.export``: a file that torch runs without naica, with any number of atoms and edges.
 
-The program takes what a graph of one system is made of and gives energy, forces and stress. Neighbours stay the caller's business, as they do in
-every engine of dynamics::
+The program takes what a graph of one system is made of and gives energy, forces and stress. Neighbours stay the caller's business, as they
+do in every engine of dynamics::
 
     program = torch.export.load("potential.pt2").module()
     energy, forces, stress = program(number, edge_sender, edge_receiver, edge_vector, volume)
@@ -108,7 +108,7 @@ def export_program(model: Any, out: str | Path, example: Crystal, dtype: torch.d
         with _plain_path():
             traced = make_fx(plain, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*inputs)
         atoms, edges = torch.export.Dim("atoms", min=2), torch.export.Dim("edges", min=2)
-        free = ({0: atoms}, {0: edges}, {0: edges}, {0: edges}, {})
+        free: Any = ({0: atoms}, {0: edges}, {0: edges}, {0: edges}, {})
         program = torch.export.export(traced, inputs, dynamic_shapes=free, strict=False)
         path = Path(out)
         path.parent.mkdir(parents=True, exist_ok=True)

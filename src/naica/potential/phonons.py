@@ -80,7 +80,7 @@ class Phonons:
     def verdict(self) -> str:
         """In words."""
         if self.stable:
-            return f"dynamically stable: no imaginary mode (lowest {self.lowest:.3f} THz)"
+            return f"dynamically stable: no imaginary mode (lowest {round(self.lowest, 3) + 0.0:.3f} THz)"
         where = ", ".join(f"{x:.3g}" for x in self.lowest_at)
         return f"dynamically unstable: imaginary mode of {abs(self.lowest):.2f}i THz at q = ({where})"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ Array = NDArray[np.float64]
 
 # atoms in one batch: more cost memory and gain nothing
 _MOST_ATOMS = 2000
+_STEPS = 500
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +84,7 @@ def whole(crystal: Crystal) -> None:
         raise InputError(f"{crystal.formula} repeats in {int(crystal.pbc.sum())} directions; expected a crystal, which repeats in three")
 
 
-def relaxed(crystal: Crystal, model: Any, fmax: float, cell: bool = True, steps: int = 500) -> Crystal:
+def relaxed(crystal: Crystal, model: Any, fmax: float, cell: bool = True) -> Crystal:
     """The crystal with its forces (and stress) relaxed away.
 
     Raises
@@ -91,9 +92,24 @@ def relaxed(crystal: Crystal, model: Any, fmax: float, cell: bool = True, steps:
     RunError
         If it does not converge.
     """
+    return relaxed_all([crystal], model, fmax, cell)[0]
+
+
+def relaxed_all(
+    crystals: Sequence[Crystal], model: Any, fmax: float, cell: bool = True, progress: Callable[[int, int], None] | None = None
+) -> list[Crystal]:
+    """Several crystals relaxed side by side.
+
+    Raises
+    ------
+    RunError
+        If one does not converge.
+    """
     from naica.potential.relax import relax
 
-    found = relax(crystal, model, fmax=fmax, steps=steps, cell=cell)[0]
-    if found.status != "converged" or found.crystal is None:
-        raise RunError(f"{crystal.formula} did not relax: {found.reason}")
-    return found.crystal
+    done = []
+    for crystal, found in zip(crystals, relax(crystals, model, fmax=fmax, steps=_STEPS, cell=cell, progress=progress), strict=True):
+        if found.status != "converged" or found.crystal is None:
+            raise RunError(f"{crystal.formula} did not relax: {found.reason}")
+        done.append(found.crystal)
+    return done
