@@ -49,9 +49,9 @@ BASE = FitConfig(
     epochs=TIMED,
     batch_size=1,
     learning_rate=5e-3,
-    ema=0.995,
-    weights=Weights(energy=10.0, forces=1.0, stress=0.3),
-    stage_two=Weights(energy=200.0, forces=1.0, stress=1.0),
+    ema=0.99,
+    weights=Weights(energy=3.0, forces=1.0, stress=0.1),
+    stage_two=Weights(energy=40.0, forces=1.0, stress=0.3),
     stage_two_from=0.65,
     validation=0.1,
     tensorboard=False,
@@ -107,7 +107,7 @@ def mlearn(arguments: argparse.Namespace) -> None:
     for element in arguments.which or ("Cu", "Ni", "Li", "Mo", "Si", "Ge"):
         name = (arguments.network or [next(iter(NETWORKS))])[0]
         # shear stresses of the lithium cells strained by 0.5 % have the wrong sign in the source
-        lithium = {"weights": Weights(energy=10.0, stress=0.0), "stage_two": Weights(energy=200.0, stress=0.0)}
+        lithium = {"weights": Weights(energy=3.0, stress=0.0), "stage_two": Weights(energy=40.0, stress=0.0)}
         changes: dict[str, Any] = lithium if element == "Li" else {}
         config = BASE.replace(**network(name, cutoff=CUTOFFS[element]), max_cpu_seconds=60 * arguments.minutes, **changes)
         run(f"mlearn-{element}-{name}", f"mlearn:{element}", config, arguments.out)

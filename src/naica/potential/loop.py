@@ -237,10 +237,20 @@ class Training:
             share = self.config.replay_share
             wanted = len(self.data.replayed) if share >= 1 else round(len(rows) * share / (1 - share))
             rows = np.concatenate([rows, draw.choice(self.data.replayed, min(wanted, len(self.data.replayed)), replace=False)])
-        rows = draw.permutation(rows)
+        rows = draw.permutation(np.concatenate([rows, self._repeated(rows, draw)]))
         examples, c = self.data.examples, self.config
         plan = steps(examples.cost(rows), examples.frames.counts[rows], c.batch_size, c.max_edges, c.balance == "atoms")
         return [rows[part] for part in plan]
+
+    def _repeated(self, rows: Rows, draw: np.random.Generator) -> Rows:
+        """Frames of the further levels once more, so often that they are `FitConfig.fidelity_share` of an epoch."""
+        further = rows[self.data.examples.frames.level[rows] > 0]
+        share = min(self.config.fidelity_share, 0.9)
+        wanted = round((len(rows) - len(further)) * share / (1 - share)) - len(further)
+        if wanted <= 0 or not len(further):
+            return rows[:0]
+        whole, rest = divmod(wanted, len(further))
+        return np.concatenate([np.tile(further, whole), draw.permutation(further)[:rest]])
 
     @property
     def share(self) -> float:
@@ -332,10 +342,11 @@ def _energies_alone(model: PotentialModel, batch: Batch) -> Evaluation:
 
 
 def _optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
-    trained = [p for p in model.parameters() if p.requires_grad]
+    trained = [(name.startswith("differences."), p) for name, p in model.named_parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for further, p in trained if p.ndim > 1 and not further], "weight_decay": config.weight_decay},
+        {"params": [p for further, p in trained if p.ndim > 1 and further], "weight_decay": config.difference_decay},
+        {"params": [p for _, p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     runtime.tune()
     if config.optimizer == "adam":

@@ -71,6 +71,8 @@ class FitConfig:
     validate_every : epochs between two validations
     members, seed : of a committee; seeds count up
     freeze : when going on from a model, what stays: see `naica.training.transfer`
+    fidelity_share : with several levels, frames of the further ones are repeated until they are this share of an epoch
+    difference_decay : weight decay of the networks that tell further levels from the first: few labels should make them small
     replay_share : when old frames are replayed beside new ones, their share of the frames of an epoch
     """
 
@@ -109,6 +111,8 @@ class FitConfig:
     device: str | None = None
     tensorboard: bool = True
     freeze: str | int = "nothing"
+    fidelity_share: float = 0.3
+    difference_decay: float = 0.1
     replay_share: float = 0.3
 
     def __post_init__(self) -> None:
@@ -125,8 +129,10 @@ class FitConfig:
         inside("ema", self.ema, 0.0, 0.999999)
         inside("validation", self.validation, 0.0, 0.9)
         inside("test", self.test, 0.0, 0.9)
-        for name in ("warm_up", "stage_two_from", "replay_share"):
+        for name in ("warm_up", "stage_two_from", "replay_share", "fidelity_share"):
             inside(name, getattr(self, name), 0.0, 1.0)
+        inside("weight_decay", self.weight_decay, 0.0, 10.0)
+        inside("difference_decay", self.difference_decay, 0.0, 100.0)
         for name in ("max_seconds", "max_cpu_seconds", "patience"):
             if getattr(self, name) is not None:
                 inside(name, getattr(self, name), 1e-3, 1e9)
