@@ -156,7 +156,7 @@ class MACE(nn.Module):
         """What depends on the lengths (E) of edges alone: weights (E, paths, K) of each layer."""
         c = self.config
         radial = bessel_functions(length, c.bessels, c.cutoff, c.envelope) * sqrt(2 / c.cutoff)
-        return [layer.radial(radial).view(len(length), -1, c.channels) for layer in self.layers]
+        return [layer.radial(radial).view(len(length), len(layer.product.paths), c.channels) for layer in self.layers]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """A batch of graphs → atom features (N, width) and energies of the atoms (N) in units of the network.

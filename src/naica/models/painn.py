@@ -109,7 +109,7 @@ class PaiNN(nn.Module):
         envelope = 0.5 * (1 + torch.cos(length * (pi / c.cutoff))) * (length < c.cutoff)
         radial = self.radial(length) * envelope[:, None]
         parts = zip(self.filters.weight.chunk(c.layers), self.filters.bias.chunk(c.layers), strict=True)
-        return [(torch.mm(radial, weight.t()) + envelope[:, None] * bias).view(-1, 3, c.width) for weight, bias in parts]
+        return [(torch.mm(radial, weight.t()) + envelope[:, None] * bias).unflatten(1, (3, c.width)) for weight, bias in parts]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """A batch of graphs → atom features (N, width) and energies of the atoms (N) in units of the network."""

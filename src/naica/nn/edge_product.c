@@ -133,10 +133,11 @@ typedef struct {
 INLINE FN(Place) FN(place)(const Work *w, int64_t e) {
     FN(Place) q;
     REAL u = ((const REAL *)w->length)[e] * (REAL)(1.0 / w->step);
-    if (u > (REAL)(w->nodes - 1)) u = (REAL)(w->nodes - 1); /* beyond the table stands what is at its end */
+    int beyond = u > (REAL)(w->nodes - 1); /* what stands at the end of the table stands there, without a slope */
+    if (beyond) u = (REAL)(w->nodes - 1);
     int64_t node = (int64_t)u;
     if (node > w->nodes - 2) node = w->nodes - 2;
-    REAL s = u - node, o = 1 - s, per = (REAL)(1.0 / w->step);
+    REAL s = u - node, o = 1 - s, per = beyond ? 0 : (REAL)(1.0 / w->step);
     int64_t row = 2 * w->paths * w->channels;
     q.low = (const REAL *)w->table + node * row;
     q.high = q.low + row;

@@ -258,12 +258,12 @@ def _all_contiguous(tensors: Sequence[Tensor]) -> list[Tensor]:
 class _Sums(Function):
     @staticmethod
     def forward(ctx: Any, call: _Call, r: Tensor, t: Tensor, *h: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(r, t, *h)  # not the copies below: those have no history
+        ctx.call = call
         r, t, *inputs = _all_contiguous((r, t, *h))
         (atoms, _, channels), double = inputs[0].shape, r.dtype == torch.float64
         found = call.outputs(r, atoms, channels)
         call.run("edge_sums", atoms, channels, double, call.threads(), r=r, t=t, h=inputs, a=found)
-        ctx.save_for_backward(r, t, *inputs)
-        ctx.call = call
         return tuple(found)
 
     @staticmethod

@@ -243,11 +243,11 @@ def _run(name: str, polynomials: Polynomials, place: Tensor, **tensors: Tensor |
 class _Values(Function):
     @staticmethod
     def forward(ctx: Any, polynomials: Polynomials, place: Tensor, x: Tensor, coefficients: Tensor) -> Tensor:
+        ctx.save_for_backward(x, coefficients)  # not the copies below: those have no history
+        ctx.polynomials, ctx.place = polynomials, place.contiguous()
         x, coefficients, place = x.contiguous(), coefficients.contiguous(), place.contiguous()
         found = x.new_empty(len(x), polynomials.width, x.shape[2])
         _run("basis_values", polynomials, place, x=x, coefficients=coefficients, values=found)
-        ctx.save_for_backward(x, coefficients)
-        ctx.polynomials, ctx.place = polynomials, place
         return found
 
     @staticmethod
