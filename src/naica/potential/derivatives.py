@@ -23,7 +23,8 @@ class Evaluation:
     energy : (B) eV, in 64 bits
     forces : (N, 3) eV/Å
     stress : (B, 3, 3) eV/Å³, positive under tension; zero for what does not repeat in three directions
-    atoms : values per atom (N) by name: ``energy`` (eV), ``magmom`` (μ_B), ``charge`` (e), ``force_sigma`` (eV/Å, of committees) …
+    atoms : values per atom (N) by name: ``energy`` (eV), ``magmom`` (μ_B), ``charge`` (e), ``moment_field`` (−dE/dm, eV/μ_B),
+        ``force_sigma`` (eV/Å, of committees) …
     """
 
     energy: Tensor
@@ -32,7 +33,7 @@ class Evaluation:
     atoms: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def differentiated(energy_of: EnergyOf, batch: Batch, long_range: bool = False, twice: bool = False) -> Evaluation:
+def differentiated(energy_of: EnergyOf, batch: Batch, long_range: bool = False, twice: bool = False, spins: bool = False) -> Evaluation:
     """Energy, forces −dE/dr and stress (1/V) dE/dε of a batch made by `Systems.batch`.
 
     The energy of a network of edges is differentiated by the edge vectors alone, which spares a gather: ``r_ij = r_j − r_i + S·cell``
@@ -43,11 +44,15 @@ def differentiated(energy_of: EnergyOf, batch: Batch, long_range: bool = False, 
     energy_of : differentiable in ``edge_vector`` and ``edge_length``, and with `long_range` also in ``positions``, ``cell`` and ``volume``
     long_range : whether positions and cells enter by another way than edges (Ewald sums); they are then differentiated as well
     twice : keep the graph, so that a loss on forces can be differentiated
+    spins : differentiate by ``moments`` as well, where the batch has any: ``moment_field`` is then −dE/dm (N), eV/μ_B
     """
     with torch.enable_grad():
         vector = batch["edge_vector"].detach().requires_grad_()
         tensors = {**batch, "edge_vector": vector, "edge_length": torch.linalg.vector_norm(vector, dim=1)}
         leaves = [vector]
+        if spins := spins and "moments" in batch:
+            tensors["moments"] = batch["moments"].detach().requires_grad_()
+            leaves.append(tensors["moments"])
         if long_range:
             positions = batch["positions"].detach().requires_grad_()
             strain = torch.zeros_like(batch["cell"]).requires_grad_()
@@ -59,6 +64,7 @@ def differentiated(energy_of: EnergyOf, batch: Batch, long_range: bool = False, 
         energy, atoms = energy_of(Batch(tensors, batch.degree))
         slopes = torch.autograd.grad(energy.sum(), leaves, allow_unused=True, create_graph=twice) if energy.requires_grad else ()
     slope, *rest = [torch.zeros_like(leaf) if s is None else s for s, leaf in zip(slopes or [None] * len(leaves), leaves, strict=True)]
+    field = -rest.pop(0) if spins else None
     forces = slope.new_zeros(len(batch["number"]), 3).index_add(0, batch["edge_receiver"], slope)
     forces = forces.index_add(0, batch["edge_sender"], slope, alpha=-1)
     outer = (vector.detach()[:, :, None] * slope[:, None, :]).view(-1, 9)
@@ -70,4 +76,4 @@ def differentiated(energy_of: EnergyOf, batch: Batch, long_range: bool = False, 
     stress = (virial + virial.transpose(1, 2)) / (2 * batch["volume"][:, None, None])
     if not twice:
         energy, atoms = energy.detach(), {name: value.detach() for name, value in atoms.items()}
-    return Evaluation(energy, forces, stress, atoms)
+    return Evaluation(energy, forces, stress, atoms if field is None else {**atoms, "moment_field": field})

@@ -93,11 +93,17 @@ class Examples:
         counts = frames.counts[rows]
         ends = np.cumsum(counts)
         atoms = np.repeat(frames.starts[rows] - (ends - counts), counts) + np.arange(int(counts.sum()))
-        _, _, positions, cells, _ = self._flat
+        _, _, positions, cells, pbc = self._flat
         batch["positions"] = torch.from_numpy(positions[atoms]).to(dtype)
         batch["cell"] = torch.from_numpy(cells[rows]).to(dtype)
+        batch["pbc"] = torch.from_numpy(pbc[rows])
         batch["volume"] = torch.from_numpy(frames.volumes[rows]).to(dtype)
         batch["level"] = torch.from_numpy(frames.level[rows])
+        charges, moments = frames.given
+        if charges is not None:
+            batch["total_charge"] = torch.from_numpy(charges[rows]).to(dtype)
+        if moments is not None:
+            batch["moments"] = torch.from_numpy(moments[atoms]).to(dtype)
         found = {}
         for name, values in frames.labels.items():
             part = torch.from_numpy(values[rows if name in ("energy", "stress") else atoms])

@@ -169,6 +169,12 @@ def _row(atoms: Atoms, path: Path, index: int, names: Mapping[str, str]) -> dict
         if found is None:
             continue
         row[names.get(what, what)] = _plain(found, what, len(atoms), f"{path}, frame {index}")
+    # what a potential is told, not what it learns
+    if (charge := atoms.info.get("total_charge")) is not None:
+        row["total_charge"] = _plain(charge, "total_charge", len(atoms), f"{path}, frame {index}")
+    spins = next((atoms.arrays[key] for key in ("moments", "initial_magmoms") if key in atoms.arrays), None)
+    if spins is not None and spins.ndim == 1:
+        row["moments"] = _plain(spins, "moments", len(atoms), f"{path}, frame {index}")
     if (virial := row.pop("virial", None)) is not None and "stress" not in row and atoms.pbc.all():
         row["stress"] = [-v / atoms.cell.volume for v in virial]
     for name, keys in (("group", _GROUPS), ("trajectory", _TOGETHER)):
@@ -186,9 +192,9 @@ def _plain(value: Any, what: str, atoms: int, where: str) -> float | list[float]
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
         raise InputError(f"{where}: {what} is no number but {value!r}") from None
-    if what == "energy":
+    if what in ("energy", "total_charge"):
         if array.size != 1:
-            raise InputError(f"{where}: the energy is {array.size} numbers, expected one")
+            raise InputError(f"{where}: {what} is {array.size} numbers, expected one")
         return float(array.ravel()[0])
     if what in ("stress", "virial") and array.size == 6:
         array = array.ravel()[[0, 5, 4, 5, 1, 3, 4, 3, 2]]

@@ -93,6 +93,26 @@ class Frames:
         """(N) the frame of each atom."""
         return np.repeat(np.arange(len(self)), self.counts)
 
+    @cached_property
+    def given(self) -> tuple[Array | None, Array | None]:
+        """What a potential is told and does not learn: columns ``total_charge`` (B), e, and ``moments`` (N), μ_B; 0 where a row has none.
+
+        Raises
+        ------
+        InputError
+            If a row has another number of moments than atoms.
+        """
+        charges = moments = None
+        if "total_charge" in self.table.columns:
+            charges = np.nan_to_num(np.asarray(self.table.column("total_charge"), dtype=np.float64))
+        if "moments" in self.table.columns:
+            moments, wrong = _ragged(self.table, "moments", self.counts)
+            if wrong:
+                row = next(iter(wrong))
+                raise InputError(f"row {row} has {wrong[row]} moments for {self.counts[row]} atoms")
+            moments = np.nan_to_num(moments)
+        return charges, moments
+
     @property
     def elements(self) -> tuple[int, ...]:
         """Atomic numbers that occur."""

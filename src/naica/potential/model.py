@@ -13,11 +13,15 @@ from naica.errors import ConfigError, InputError
 from naica.graphs.batch import Batch
 from naica.graphs.spec import GraphSpec
 from naica.nn.atoms import N_ELEMENTS
+from naica.nn.equilibration import KINDS, Charges, charges_of
+from naica.nn.spin import Spins
+from naica.nn.zbl import ZBL
 from naica.potential.derivatives import Evaluation, differentiated
 from naica.training.property import config_dict
 
 SITES = ("magmom", "charge")
 """What can be read out per atom beside the energy."""
+SPINS = ("none", "collinear")
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,21 @@ class PotentialParts:
     levels : levels of theory the potential speaks; the first is the network's own, each further one adds a difference to it. Empty for one
     sites : what is read out per atom beside the energy, where the network does not say it itself: ``magmom`` (its size, μ_B),
         ``charge`` (e)
+    electrostatics : ``none``; ``qeq``, charges that equilibrate over the whole system, with Ewald sums; ``qet``, its cheap form within the
+        cut-off; ``latent``, charges that are learned from energies alone, with Ewald sums. See `naica.nn.equilibration`. What repeats in
+        one or two directions has no Ewald sum. A charged system says ``total_charge`` (e) in its `info` or a column
+    screening : Å, of ``qeq``: below it charges do not act on each other, so that the network alone describes near pairs; 0: they do
+    zbl : add the universal repulsion of nuclei at short range
+    spin : ``none``, or ``collinear``: the energy depends on the signed moments (``moments``, μ_B, in the `info` or a column)
     """
 
     hidden: int = 64
     levels: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
+    electrostatics: str = "none"
+    screening: float = 0.0
+    zbl: bool = False
+    spin: str = "none"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "levels", tuple(self.levels))  # JSON gives lists
@@ -42,6 +56,15 @@ class PotentialParts:
         unknown = [name for name in self.sites if name not in SITES]
         if unknown:
             raise ConfigError(f"parts.sites has {unknown[0]!r}; expected some of {', '.join(SITES)}")
+        if self.electrostatics not in KINDS or self.spin not in SPINS:
+            raise ConfigError(
+                f"parts: electrostatics {self.electrostatics!r}, spin {self.spin!r}; expected one of {', '.join(KINDS)}, "
+                f"and one of {', '.join(SPINS)}"
+            )
+        if self.screening < 0 or (self.screening and self.electrostatics != "qeq"):
+            raise ConfigError(f"parts.screening = {self.screening} with electrostatics {self.electrostatics}; it is a length, of qeq alone")
+        if "charge" in self.sites and self.electrostatics != "none":
+            raise ConfigError(f"parts: electrostatics {self.electrostatics} gives the charges; leave charge out of sites")
         if self.hidden < 1 or len(set(self.levels)) != len(self.levels):
             raise ConfigError(
                 f"parts: hidden {self.hidden}, levels {', '.join(self.levels)}; expected a width of at least 1, each level once"
@@ -62,6 +85,9 @@ class PotentialModel(nn.Module):
     A potential of several levels of theory (`PotentialParts.levels`) has ``E_k = E_0 + Σ_i scale · (g_k ε_i + δ_k(x_i))`` with references
     of its own for the level k: a factor, and a small network on the atom features x, both 0 before training. A batch says per system with
     ``level`` (B) which one it wants; where it does not, `level` counts.
+
+    `PotentialParts` adds electrostatics, the repulsion of nuclei and an energy of spins; they are part of E, so a training fits the network
+    to what they leave.
 
     Parameters
     ----------
@@ -103,6 +129,14 @@ class PotentialModel(nn.Module):
         further = len(self.parts.levels[1:])
         self.differences = nn.ModuleList(_Difference(width, self.parts.hidden) for _ in range(further))
         self.sites = nn.ModuleDict({name: _Readout(width, self.parts.hidden) for name in self.parts.sites})
+        cutoff = cast(GraphSpec, self.backbone.needs).cutoff
+        if self.parts.screening > cutoff:
+            raise ConfigError(f"parts.screening = {self.parts.screening} Å is beyond the network's cut-off of {cutoff} Å")
+        self.charges = charges_of(self.parts.electrostatics, width, self.parts.hidden, cutoff, self.parts.screening)
+        told = cast(int, getattr(self.charges, "known", 0))
+        self.response = _Readout(width + told, self.parts.hidden) if told else None
+        self.repulsion = ZBL(cutoff) if self.parts.zbl else None
+        self.spins = Spins(width, self.parts.hidden, cutoff) if self.parts.spin == "collinear" else None
         self.register_buffer("scale", torch.tensor(float(scale), dtype=torch.float64))
         self.register_buffer("references", torch.zeros(N_ELEMENTS, dtype=torch.float64))
         self.register_buffer("further_references", torch.zeros(further, N_ELEMENTS, dtype=torch.float64) if further else None)
@@ -130,7 +164,7 @@ class PotentialModel(nn.Module):
     @property
     def long_range(self) -> bool:
         """Whether positions and cells enter by another way than edges."""
-        return False
+        return bool(getattr(self.charges, "long_range", False))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -169,14 +203,25 @@ class PotentialModel(nn.Module):
         reference = torch.index_select(self.references, 0, batch["number"])
         if self.differences:
             own, reference = self._at_levels(own, reference, features["atom"], batch)
-        sites = own.double() * self.scale + reference
+        told: dict[str, Tensor] = {}
+        extra = reference
+        if self.charges is not None:
+            found = cast(Charges, self.charges(features["atom"], batch))
+            extra, told["charge"] = extra + found.energy, found.charge.to(own.dtype)
+            if self.response is not None:
+                own = own + self.response(torch.cat([features["atom"], found.known], dim=1))
+        if self.spins is not None and "moments" in batch:
+            own = own + self.spins(features["atom"], batch["moments"], batch)
+        if self.repulsion is not None:
+            extra = extra + self.repulsion(batch)
+        sites = own.double() * self.scale + extra
         total = sites.new_zeros(batch.n_systems).index_add(0, batch["system"], sites)
-        atoms = {"energy": sites}
+        atoms = {"energy": sites, **told}
         for name in SITES:
             if name in self.sites:
                 value = self.sites[name](features["atom"])
                 atoms[name] = value.abs() if name == "magmom" else value
-            elif name in features:
+            elif name in features and name not in atoms:
                 atoms[name] = features[name]
         return total, atoms
 
@@ -200,7 +245,7 @@ class PotentialModel(nn.Module):
 
     def compute(self, batch: Batch, twice: bool = False) -> Evaluation:
         """Energy, forces and stress of a batch made by `Systems.batch`; `twice` keeps the graph for a loss on them."""
-        return differentiated(self.energies, batch, self.long_range, twice)
+        return differentiated(self.energies, batch, self.long_range, twice, spins=self.spins is not None)
 
 
 class _Readout(nn.Module):

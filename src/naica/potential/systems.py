@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from naica.errors import InputError
 from naica.graphs.batch import Batch
 from naica.graphs.neighbours import within
 from naica.structure import Crystal
@@ -27,6 +28,8 @@ class Systems:
     cell : (B, 3, 3) Å, lattice vectors as rows; zeros where there is no periodicity
     pbc : (B, 3) which directions repeat
     n_atoms : (B) atoms of each system
+    total_charge : (B) e; None: all are neutral
+    moments : (N) μ_B, signed: what a potential with spins is told; None: all are 0
     """
 
     number: Tensor
@@ -34,17 +37,28 @@ class Systems:
     cell: Tensor
     pbc: Tensor
     n_atoms: Tensor
+    total_charge: Tensor | None = None
+    moments: Tensor | None = None
 
     @classmethod
     def of(cls, crystals: Crystal | Sequence[Crystal], dtype: torch.dtype = torch.float64) -> Systems:
-        """From crystals, slabs and molecules, positions and cells in `dtype`."""
+        """From crystals, slabs and molecules, positions and cells in `dtype`; ``total_charge`` and ``moments`` from their `info`.
+
+        Raises
+        ------
+        InputError
+            If a charge is no number, or the moments are not one for each atom.
+        """
         items = [crystals] if isinstance(crystals, Crystal) else list(crystals)
+        charges, moments = _told(items)
         return cls(
             torch.from_numpy(np.concatenate([c.numbers for c in items]).astype(np.int64)),
             torch.from_numpy(np.concatenate([c.positions for c in items])).to(dtype),
             torch.from_numpy(np.stack([c.cell for c in items])).to(dtype),
             torch.from_numpy(np.stack([c.pbc for c in items])),
             torch.tensor([len(c) for c in items]),
+            charges,
+            moments,
         )
 
     def __len__(self) -> int:
@@ -70,8 +84,16 @@ class Systems:
 
     def take(self, rows: Sequence[int]) -> Systems:
         """Some of the systems, in the order asked for."""
-        atoms = self.atoms_of(rows)
-        return Systems(self.number[atoms], self.positions[atoms], self.cell[list(rows)], self.pbc[list(rows)], self.n_atoms[list(rows)])
+        atoms, rows = self.atoms_of(rows), list(rows)
+        return Systems(
+            self.number[atoms],
+            self.positions[atoms],
+            self.cell[rows],
+            self.pbc[rows],
+            self.n_atoms[rows],
+            None if self.total_charge is None else self.total_charge[rows],
+            None if self.moments is None else self.moments[atoms],
+        )
 
     def atoms_of(self, rows: Sequence[int]) -> Tensor:
         """The atoms of some of the systems, in the order asked for."""
@@ -84,15 +106,43 @@ class Systems:
     def join(parts: Sequence[Systems]) -> Systems:
         """Several in one row."""
         names = ("number", "positions", "cell", "pbc", "n_atoms")
-        return Systems(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+        made = Systems(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+        if any(part.total_charge is not None for part in parts):
+            made = made.replace(total_charge=torch.cat([part.given_charge for part in parts]))
+        if any(part.moments is not None for part in parts):
+            made = made.replace(moments=torch.cat([part.given_moments for part in parts]))
+        return made
+
+    @property
+    def given_charge(self) -> Tensor:
+        """(B) e."""
+        return torch.zeros(len(self), dtype=torch.float64) if self.total_charge is None else self.total_charge
+
+    @property
+    def given_moments(self) -> Tensor:
+        """(N) μ_B."""
+        return torch.zeros(len(self.number), dtype=torch.float64) if self.moments is None else self.moments
+
+    @property
+    def given(self) -> dict[str, Tensor]:
+        """Total charges and moments as fields of a batch, where there are any."""
+        told = {"total_charge": self.total_charge, "moments": self.moments}
+        return {name: value.to(self.positions) for name, value in told.items() if value is not None}
 
     def crystals(self) -> list[Crystal]:
         """As crystals, in order."""
-        numbers, positions = (t.detach().cpu().split(self.n_atoms.tolist()) for t in (self.number, self.positions))
+        sizes = self.n_atoms.tolist()
+        numbers, positions = (t.detach().cpu().split(sizes) for t in (self.number, self.positions))
         cells, pbc = self.cell.detach().double().cpu().numpy(), self.pbc.cpu().numpy()
+        infos: list[dict[str, Any]] = [{} for _ in sizes]
+        for k, info in enumerate(infos):
+            if self.total_charge is not None:
+                info["total_charge"] = float(self.total_charge[k])
+            if self.moments is not None:
+                info["moments"] = self.moments.detach().double().cpu().split(sizes)[k].numpy()
         return [
-            Crystal(z.numpy(), r.double().numpy(), cell, repeats)
-            for z, r, cell, repeats in zip(numbers, positions, cells, pbc, strict=True)
+            Crystal(z.numpy(), r.double().numpy(), cell, repeats, info)
+            for z, r, cell, repeats, info in zip(numbers, positions, cells, pbc, infos, strict=True)
         ]
 
     def edges(self, cutoff: float) -> Edges:
@@ -161,10 +211,31 @@ class Systems:
             "edge_length": length,
             "positions": self.positions,
             "cell": self.cell,
+            "pbc": self.pbc,
             "volume": self.volume,
+            **self.given,
         }
         batch = Batch(tensors)
         return batch if dtype is None else batch.to(dtype=dtype)
+
+
+def _told(items: Sequence[Crystal]) -> tuple[Tensor | None, Tensor | None]:
+    """Total charges (B) and moments (N) in the crystals' `info`; None where no crystal says anything."""
+    charges = [c.info.get("total_charge") for c in items]
+    moments = [c.info.get("moments") for c in items]
+    found: list[Tensor | None] = [None, None]
+    if any(charge is not None for charge in charges):
+        bad = next((q for q in charges if q is not None and not (isinstance(q, int | float | np.number) and np.isfinite(q))), None)
+        if bad is not None:
+            raise InputError(f"total_charge {bad!r} in a structure's info; expected one number in e")
+        found[0] = torch.tensor([float(q or 0.0) for q in charges], dtype=torch.float64)
+    if any(m is not None for m in moments):
+        arrays = [np.zeros(len(c)) if m is None else np.asarray(m, dtype=np.float64) for c, m in zip(items, moments, strict=True)]
+        for c, m in zip(items, arrays, strict=True):
+            if m.shape != (len(c),) or not np.isfinite(m).all():
+                raise InputError(f"{c.formula}: moments of shape {m.shape} in its info; expected ({len(c)},) finite numbers in μ_B")
+        found[1] = torch.from_numpy(np.concatenate(arrays))
+    return found[0], found[1]
 
 
 @dataclass(frozen=True, eq=False)

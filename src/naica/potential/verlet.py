@@ -178,7 +178,9 @@ class _Joined:
                 "edge_length": torch.index_select(square, 0, near).sqrt_().to(dtype),
                 "positions": at.to(dtype),
                 "cell": systems.cell.to(dtype),
+                "pbc": systems.pbc,
                 "volume": systems.volume.to(dtype),
+                **{name: value.to(dtype) for name, value in systems.given.items()},
             }
         )
 
