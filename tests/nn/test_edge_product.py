@@ -79,6 +79,19 @@ def test_derivatives_by_differences():
     assert torch.autograd.gradgradcheck(sums, leaves, fast_mode=True)
 
 
+def test_views_of_larger_tensors_keep_their_history():
+    product = PRODUCTS["painn"]
+    weights, turns, inputs, receiver, sender = case(product, channels=16)
+    found = []
+    for function in (lambda *a: product(*a), lambda *a: plain(product, *a)):
+        wide = weights.repeat(1, 2, 1).requires_grad_()
+        turn = turns.detach().clone().requires_grad_()
+        results = function(wide[:, ::2], turn, inputs, receiver, sender)
+        (slope,) = torch.autograd.grad(sum((r * r).sum() for r in results), turn, create_graph=True)
+        found.append(torch.autograd.grad(slope.square().sum(), wide)[0])
+    torch.testing.assert_close(*found, rtol=1e-11, atol=1e-9)
+
+
 def test_no_edges_and_atoms_without_edges():
     product = PRODUCTS["mace"]
     weights, turns, inputs, receiver, sender = case(product, edges=0)

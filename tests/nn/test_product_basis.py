@@ -17,7 +17,9 @@ def basis(channels=5, elements=3, correlation=3, results=(0, 1), most=3) -> Prod
 
 def atoms(channels=5, n=6, most=3, dtype=torch.float64):
     draw = torch.Generator().manual_seed(1)
-    return torch.randn(n, (most + 1) ** 2, channels, generator=draw, dtype=torch.float64).to(dtype), Kinds(torch.tensor([2, 0, 2, 2, 0, 2][:n]))
+    return torch.randn(n, (most + 1) ** 2, channels, generator=draw, dtype=torch.float64).to(dtype), Kinds(
+        torch.tensor([2, 0, 2, 2, 0, 2][:n])
+    )
 
 
 @pytest.mark.parametrize(("degree", "ways"), [(0, (1, 4, 23)), (1, (1, 6, 51)), (2, (1, 7, 65))])
@@ -93,6 +95,19 @@ def test_derivatives_by_differences():
     inputs = (x.requires_grad_(), coefficients)
     assert torch.autograd.gradcheck(lambda a, c: products(polynomials, a, c, kinds.place), inputs, fast_mode=True)
     assert torch.autograd.gradgradcheck(lambda a, c: products(polynomials, a, c, kinds.place), inputs, fast_mode=True)
+
+
+def test_views_of_larger_tensors_keep_their_history():
+    polynomials = Polynomials(3, (0, 1), 3)
+    x, kinds = atoms()
+    coefficients = torch.randn(2, len(polynomials.places), 5, dtype=torch.float64)
+    found = []
+    for function in (products, plain):
+        wide, c = torch.cat([x, x]).requires_grad_(), coefficients.clone().requires_grad_()
+        result = function(polynomials, wide[::2], c, kinds.place)
+        (slope,) = torch.autograd.grad(result.square().sum(), c, create_graph=True)
+        found.append(torch.autograd.grad(slope.square().sum(), wide)[0])
+    torch.testing.assert_close(*found, rtol=1e-11, atol=1e-8)
 
 
 def test_no_atoms():

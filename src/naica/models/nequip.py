@@ -69,7 +69,9 @@ class Messages(nn.Module):
     def split(self, weights: Tensor) -> list[Tensor]:
         """Weights (E, `self.weights`) → (E, paths, C) of each group."""
         parts = weights.split([channels * len(product.paths) for channels, _, _, product in self.groups], dim=1)
-        return [part.unflatten(1, (len(product.paths), channels)) for part, (channels, _, _, product) in zip(parts, self.groups, strict=True)]
+        return [
+            part.unflatten(1, (len(product.paths), channels)) for part, (channels, _, _, product) in zip(parts, self.groups, strict=True)
+        ]
 
     def forward(self, h: Features, weights: Sequence[Tensor | Tabled], harmonics: Tensor, batch: Batch) -> Features:
         """Features, weights of each group, harmonics (E, (L + 1)²) → stacked sums by irrep."""
