@@ -2,9 +2,10 @@
 
     python benchmarks/mlearn.py --out runs/mlearn --elements Cu,Ni,Li,Mo,Si,Ge
 
-Cut-off, degrees, weights and prior are chosen by cross-validation on the training part alone (`naica.potential.linear.search`), weights
-of groups by the errors of a small basis on it; the test part is looked at once, at the end. One line of JSON per element is kept in the folder, and an element that is there is not done again.
-Processor seconds count everything from reading the data to the fitted potential, on one thread.
+Cut-off, degrees, weights and prior are chosen by cross-validation on the training part alone (`naica.potential.linear.search`), weights of
+groups by the errors of a small basis on it; the test part is looked at once, at the end. One line of JSON per element is kept in the
+folder, and an element that is there is not done again. Processor seconds count everything from reading the data to the fitted potential,
+on one thread.
 """
 
 from __future__ import annotations
