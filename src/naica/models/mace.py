@@ -4,16 +4,18 @@ Batatia et al., NeurIPS 2022. In layer t, with K channels of every degree::
 
     A_i = W [ Σ_j R(d_ij) ⊙ (W_up h_j ⊗ Y(r̂_ij)) ] / N̄ ,     h_i ← W' B(A_i; w_{z_i}) + W_{z_i} h_i
 
-R is a radial network of Bessel functions, one weight per path (l of h, l of Y, l of A) and channel; N̄ the mean number of neighbours; B the
-symmetric products of up to `correlation` components of A (`naica.nn.product_basis`). The energy of an atom is read from the scalars of every
-layer, linearly, and by a small network from the last, whose features are scalars only. Parity is (−1)^l throughout. Both interactions are the
-residual ones: W_z h is taken of what comes in. Initial weights, norms and numbers of parameters are those of the reference code.
+R is a radial network of Bessel functions, one weight per path (l of h, l of Y, l of A) and channel; N̄ the mean number of neighbours; B
+the symmetric products of up to `correlation` components of A (`naica.nn.product_basis`). The energy of an atom is read from the scalars of
+every layer, linearly, and by a small network from the last, whose features are scalars only. Parity is (−1)^l throughout. Both interactions
+are the residual ones: W_z h is taken of what comes in. Initial weights, norms and numbers of parameters are those of the reference code.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import sqrt
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +46,10 @@ class Layer(nn.Module):
         self.residual = nn.ParameterList(nn.Parameter(torch.randn(elements, k, k)) for _ in range(min(inputs, results) + 1))
         self.basis = ProductBasis(c.l_max, range(results + 1), c.correlation, elements, k)
         self.after = nn.ModuleList(Mix(k, k) for _ in range(results + 1))
+
+    def weights(self, radial: Tensor) -> Tensor:
+        """Bessel functions of the edges (E, ·) → weights (E, paths, K)."""
+        return self.radial(radial).view(len(radial), len(self.product.paths), self.channels)
 
     def forward(self, h: list[Tensor], weights: Tensor | Tabled, harmonics: Tensor, kinds: Kinds, batch: Batch) -> list[Tensor]:
         """Features by degree, each (N, 2l + 1, K); weights of the paths and harmonics of the edges."""
@@ -156,7 +162,7 @@ class MACE(nn.Module):
         """What depends on the lengths (E) of edges alone: weights (E, paths, K) of each layer."""
         c = self.config
         radial = bessel_functions(length, c.bessels, c.cutoff, c.envelope) * sqrt(2 / c.cutoff)
-        return [layer.radial(radial).view(len(length), len(layer.product.paths), c.channels) for layer in self.layers]
+        return [layer.weights(radial) for layer in cast(Iterable[Layer], self.layers)]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """A batch of graphs → atom features (N, width) and energies of the atoms (N) in units of the network.

@@ -4,10 +4,11 @@ Batzner et al., Nat. Commun. 13, 2453 (2022)::
 
     h_i ← gate( W_{z_i} h_i + W₂ Σ_j R(d_ij) ⊙ ( (W₁ h_j) N̄^−½ ⊗ Y(r̂_ij) ) )
 
-R is a radial network of Bessel functions, one weight per path and channel; N̄ the mean number of neighbours. The gate passes even scalars through
-silu, odd ones through tanh, and multiplies everything else by silus of further scalars; activations are normalised. The first layer has no W_z, so a
-lone atom has the energy of its element and nothing else; the last keeps scalars only. With ``parity`` features of both parities are kept, else
-only (−1)^l. As in the present reference code, the element enters W_z by the same learned vector that the atoms start from, not one-hot.
+R is a radial network of Bessel functions, one weight per path and channel; N̄ the mean number of neighbours. The gate passes even scalars
+through silu, odd ones through tanh, and multiplies everything else by silus of further scalars; activations are normalised. The first layer
+has no W_z, so a lone atom has the energy of its element and nothing else; the last keeps scalars only. With ``parity`` features of both
+parities are kept, else only (−1)^l. As in the present reference code, the element enters W_z by the same learned vector that the atoms
+start from, not one-hot.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -104,6 +106,15 @@ class Layer(nn.Module):
             {str(irrep): nn.Parameter(torch.randn(width, c.start_width, self.before[irrep])) for irrep, width in kept.items()}
         )
 
+    @property
+    def parts(self) -> int:
+        """Groups of paths, each with weights of its own."""
+        return len(self.messages.groups)
+
+    def weights(self, radial: Tensor) -> list[Tensor]:
+        """Bessel functions of the edges (E, ·) → weights (E, paths, C) of each group of paths."""
+        return self.messages.split(self.radial(radial))
+
     def forward(
         self, h: Features, weights: Sequence[Tensor | Tabled], harmonics: Tensor, vectors: Tensor, kinds: Kinds, batch: Batch
     ) -> Features:
@@ -112,11 +123,11 @@ class Layer(nn.Module):
         up = {irrep: self.up[str(irrep)](x) * scale for irrep, x in h.items()}
         sums = self.messages(up, weights, harmonics, batch)
         found = {irrep: self.down[str(irrep)](sums[irrep]) for irrep in self.before}
-        for irrep in found:
+        for irrep, value in found.items():
             if str(irrep) in self.own:
                 weight = self.own[str(irrep)]
                 by_element = torch.einsum("zv,uvw->zuw", vectors, weight * (weight.shape[0] * weight.shape[1]) ** -0.5)
-                found[irrep] = found[irrep] + kinds.mixed(h[irrep], by_element)
+                found[irrep] = value + kinds.mixed(h[irrep], by_element)
         return self._gated(found)
 
     def _gated(self, x: Features) -> Features:
@@ -229,7 +240,7 @@ class NequIP(nn.Module):
         """What depends on the lengths (E) of edges alone: weights (E, paths, C) of each group of each layer."""
         c = self.config
         radial = bessel_functions(length, c.bessels, c.cutoff, c.envelope) * (2 / c.cutoff)
-        return [part for layer in self.layers for part in layer.messages.split(layer.radial(radial))]
+        return [part for layer in self.layers for part in cast(Layer, layer).weights(radial)]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """A batch of graphs → atom features (N, width) and energies of the atoms (N) in units of the network.
@@ -247,6 +258,6 @@ class NequIP(nn.Module):
         harmonics = edge_harmonics(batch["edge_vector"], length, c.l_max)
         h: Features = {_SCALAR: torch.index_select(self.embedding, 0, rows)[:, None]}
         for layer in self.layers:
-            h = layer(h, list(islice(weights, len(layer.messages.groups))), harmonics, self.embedding, kinds, batch)
+            h = layer(h, list(islice(weights, cast(Layer, layer).parts)), harmonics, self.embedding, kinds, batch)
         scalars = h[_SCALAR][:, 0]
         return {"atom": scalars, "energy": self.readout(scalars)[:, 0]}

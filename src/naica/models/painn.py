@@ -6,8 +6,8 @@ parts. A message, then a mixing on each atom::
     s_i += Σ_j φ¹(s_j) ⊙ W¹_ij,     v_i += Σ_j φ²(s_j) ⊙ W²_ij r̂_ij + φ³(s_j) ⊙ W³_ij v_j
     a, b, c = α(s_i ⊕ |V v_i|),     s_i += a + b ⊙ ⟨U v_i, V v_i⟩,     v_i += c ⊙ U v_i
 
-φ and α are networks of two layers, g Gaussians, f_c = ½ (1 + cos πd/r_c). Layers, their shapes and initial weights follow schnetpack; the energy
-of an atom is read by F → F/2 → 1.
+φ and α are networks of two layers, g Gaussians, f_c = ½ (1 + cos πd/r_c). Layers, their shapes and initial weights follow schnetpack; the
+energy of an atom is read by F → F/2 → 1.
 """
 
 from __future__ import annotations

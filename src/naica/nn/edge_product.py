@@ -5,8 +5,8 @@ to one output::
 
     A_i[m₃, k] = Σ_{e: j → i} R_e[k] Σ_{m₁} T_e[m₁, m₃] h_j[m₁, k],      T_e[m₁, m₃] = Σ_{m₂} C[m₁, m₂, m₃] Y_e[m₂]
 
-The turns T do not depend on the channel: one small matrix product gives those of all paths from the harmonics, and what is left is linear in
-each of R, T, h and the cotangent of A. So every derivative, of any order, is again such a sum over edges.
+The turns T do not depend on the channel: one small matrix product gives those of all paths from the harmonics, and what is left is linear
+in each of R, T, h and the cotangent of A. So every derivative, of any order, is again such a sum over edges.
 
 On a CPU these sums run in compiled functions (``edge_product.c``) that store nothing of the size edges × channels × components; the plain
 version here gives the same and serves all else. R may also come from a table over the lengths of edges (`Tabled`) and is then never stored.
@@ -35,7 +35,7 @@ _MOST, _DIM = 24, 13
 
 
 class Path(NamedTuple):
-    """Input (its place), degree of the harmonics, output (its place), and the place in the output's stack. Paths on one place are summed."""
+    """Input (its place), degree of the harmonics, output (its place), place in the output's stack. Paths on one place are summed."""
 
     source: int
     degree: int
@@ -165,7 +165,7 @@ def plain(product: EdgeProduct, weights: Tensor, turns: Tensor, inputs: Sequence
 class _Work(ctypes.Structure):
     """The argument of the compiled functions, see ``edge_product.c``."""
 
-    _fields_ = [  # noqa: RUF012 - ctypes wants a list
+    _fields_ = [
         *((name, ctypes.c_int64) for name in ("edges", "atoms", "channels", "paths", "turns", "threads", "inputs", "outputs")),
         *((name, ctypes.c_void_p) for name in ("receiver", "sender", "path", "r", "t")),
         *((name, ctypes.c_void_p * _MOST) for name in ("h", "g")),
@@ -281,7 +281,7 @@ def _slopes(call: _Call, wanted: Sequence[bool], r: Tensor, t: Tensor, h: Sequen
     (atoms, _, channels), threads = inputs[0].shape, call.threads()
     g_r, g_t = torch.empty_like(r) if wanted[0] else None, torch.zeros_like(t) if wanted[1] else None
     rooms = _room(inputs, wanted[2:], threads)
-    tensors = {"r": r, "t": t, "h": inputs, "g": upstream, "g_r": g_r, "g_t": g_t, "g_h": rooms}
+    tensors: dict[str, Any] = {"r": r, "t": t, "h": inputs, "g": upstream, "g_r": g_r, "g_t": g_t, "g_h": rooms}
     call.run("edge_slopes", atoms, channels, r.dtype == torch.float64, threads, **tensors)
     return [g_r, g_t, *_joined(rooms)]
 
@@ -351,7 +351,7 @@ class _FromTable(Function):
         (atoms, _, channels), threads = h[0].shape, call.threads()
         wanted = ctx.needs_input_grad[4:]
         g_t, rooms, g_length = torch.zeros_like(t) if wanted[0] else None, _room(h, wanted[1:], threads), torch.zeros_like(length)
-        named = {"table": table, "length": length, "t": t, "h": h, "g": _all_contiguous(g)}
+        named: dict[str, Any] = {"table": table, "length": length, "t": t, "h": h, "g": _all_contiguous(g)}
         double = t.dtype == torch.float64
         call.run("edge_slopes", atoms, channels, double, threads, ctx.step, **named, g_t=g_t, g_h=rooms, g_length=g_length)
         return None, None, None, g_length, g_t, *_joined(rooms)

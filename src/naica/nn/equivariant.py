@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -74,7 +75,7 @@ class Kinds:
         self.members = {} if self.alone is not None else {int(z): (rows == z).nonzero()[:, 0] for z in present}
 
     def mixed(self, x: Tensor, weight: Tensor) -> Tensor:
-        """x (N, M, C) with a matrix for each element (elements, C, C') → (N, M, C')."""
+        """Features (N, M, C) times a matrix for each element (elements, C, C') → (N, M, C')."""
         if self.alone is not None:
             return mapped(x, weight[self.alone])
         found = x.new_zeros(*x.shape[:2], weight.shape[2])
@@ -130,7 +131,7 @@ class RadialNetwork(nn.Module):
 
     def __init__(self, widths: Sequence[int], first: float = 1.0, later: float = 1.0, normed: bool = True) -> None:
         super().__init__()
-        self.layers = nn.ParameterList(nn.Parameter(torch.randn(a, b)) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ParameterList(nn.Parameter(torch.randn(a, b)) for a, b in pairwise(widths))
         self.scales = [(later if k else first) * a**-0.5 for k, a in enumerate(widths[:-1])]
         self.gain = gain("silu") if normed else 1.0
 

@@ -4,10 +4,10 @@ The product basis of MACE (Batatia et al., NeurIPS 2022, eqs. 10 and 11)::
 
     B_LM[k] = Σ_ν Σ_η w_ν[z, η, k] Σ_{m₁…m_ν} U_ν[η, M; m₁ … m_ν] Π_ξ A[m_ξ, k],      ν = 1 … correlation
 
-U are the couplings of ν components to degree L and its natural parity, one for each way to couple them one after the other. Ways that differ
-may give the same polynomial; all have a weight, as published. Factors commute, so the sum over η is done first, on the weights: what is left
-is one sparse polynomial of the components for each output, whose coefficients depend on element and channel. On a CPU it runs in a compiled function
-(``product_basis.c``); the plain version here gives the same.
+U are the couplings of ν components to degree L and its natural parity, one for each way to couple them one after the other. Ways that
+differ may give the same polynomial; all have a weight, as published. Factors commute, so the sum over η is done first, on the weights: what
+is left is one sparse polynomial of the components for each output, whose coefficients depend on element and channel. On a CPU it runs in a
+compiled function (``product_basis.c``); the plain version here gives the same.
 """
 
 from __future__ import annotations
@@ -181,10 +181,8 @@ def products(polynomials: Polynomials, x: Tensor, coefficients: Tensor, place: T
     -------
     (N, components of all results, K).
     """
-    numbers = x.dtype in (torch.float32, torch.float64) and x.dtype == coefficients.dtype
-    if x.device.type == "cpu" and numbers and not torch.compiler.is_compiling() and polynomials.width <= _MOST and x.shape[1] <= _MOST:
-        if _functions() is not None:
-            return _Values.apply(polynomials, place, x, coefficients)
+    if _serves(polynomials, x, coefficients):
+        return _Values.apply(polynomials, place, x, coefficients)
     return plain(polynomials, x, coefficients, place)
 
 
@@ -205,7 +203,7 @@ _MOST = 64
 class _Work(ctypes.Structure):
     """The argument of the compiled functions, see ``product_basis.c``."""
 
-    _fields_ = [  # noqa: RUF012 - ctypes wants a list
+    _fields_ = [
         *((name, ctypes.c_int64) for name in ("atoms", "components", "results", "terms", "channels", "threads")),
         *((name, ctypes.c_void_p) for name in ("row", "term", "x", "coefficients", "g", "x2", "c2", "values", "g_x", "g_c", "g_g")),
     ]
@@ -219,6 +217,13 @@ def _functions() -> ctypes.CDLL | None:
             function = getattr(found, name)
             function.argtypes, function.restype = (ctypes.POINTER(_Work), ctypes.c_int64), None
     return found
+
+
+def _serves(polynomials: Polynomials, x: Tensor, coefficients: Tensor) -> bool:
+    """Whether the compiled functions do."""
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or x.dtype != coefficients.dtype:
+        return False
+    return not torch.compiler.is_compiling() and max(polynomials.width, x.shape[1]) <= _MOST and _functions() is not None
 
 
 @cache

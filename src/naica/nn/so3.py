@@ -74,7 +74,7 @@ def _of_degree(points: Tensor, degree: int) -> Tensor:
 
 
 def turn_matrix(turn: Tensor, irrep: Irrep) -> Tensor:
-    """How components (2l + 1) of a feature change when space is turned by `turn` (3, 3), a rotation or a rotation with inversion: x → D x."""
+    """How components of a feature change when space is turned by `turn` (3, 3), with or without inversion: x → D x, D (2l + 1, 2l + 1)."""
     points, inverse = _directions(irrep.degree)
     exact = turn.double()
     found = (inverse @ _of_degree(points @ exact.T, irrep.degree)).T

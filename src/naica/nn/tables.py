@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,8 @@ class Tables(nn.Module):
         self.step = cutoff / pieces
         nodes = torch.arange(pieces + 1, dtype=torch.float64) * self.step
         nodes[0] = _BESIDE * self.step
-        values, slopes = torch.func.jvp(lambda d: tuple(functions(d)), (nodes,), (torch.ones_like(nodes),))
+        told: tuple[Any, ...] = torch.func.jvp(lambda d: tuple(functions(d)), (nodes,), (torch.ones_like(nodes),))
+        values, slopes = told
         self.count = len(values)
         for k, (value, slope) in enumerate(zip(values, slopes, strict=True)):
             self.register_buffer(f"table_{k}", torch.stack([value, slope * self.step], dim=1).detach().contiguous())
