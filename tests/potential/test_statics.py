@@ -22,7 +22,7 @@ def of(atoms) -> Crystal:  # type: ignore[no-untyped-def]
     return Crystal(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
 
 
-# --- equation of state --------------------------------------------------------------------------------------------------------------------------
+# --- equation of state -------------------------------------------------------------------------------------------------
 @settings(max_examples=25, deadline=None)
 @given(st.floats(5, 200), st.floats(0.05, 2.5), st.floats(2.5, 7.0), st.sampled_from(sorted(EQUATIONS)))
 def test_a_curve_is_found_again(volume: float, bulk_modulus: float, slope: float, form: str) -> None:
@@ -36,18 +36,15 @@ def test_a_curve_is_found_again(volume: float, bulk_modulus: float, slope: float
 
 @pytest.mark.parametrize("form", sorted(EQUATIONS))
 def test_the_closed_forms_have_the_derivatives_they_are_named_after(form: str) -> None:
-    v, h = 40.0, 1e-3 * 40.0
-    p = [-(EQUATIONS[form](x + h, 0.0, v, 0.7, 4.6) - EQUATIONS[form](x - h, 0.0, v, 0.7, 4.6)) / (2 * h) for x in (v - h, v, v + h)]
-    assert p[1] == pytest.approx(0, abs=1e-5)
-    assert -v * (p[2] - p[0]) / (2 * h) == pytest.approx(0.7, rel=1e-3)
-    b = [
-        -x
-        * (EQUATIONS[form](x + h, 0, v, 0.7, 4.6) - 2 * EQUATIONS[form](x, 0, v, 0.7, 4.6) + EQUATIONS[form](x - h, 0, v, 0.7, 4.6))
-        / -(h**2)
-        for x in (v - h, v + h)
-    ]
-    slope = (b[1] - b[0]) / (2 * h) * -v / 0.7
-    assert slope == pytest.approx(4.6, rel=1e-2)
+    v, h = 40.0, 0.4
+    e = [float(EQUATIONS[form](v + k * h, 0.0, v, 0.7, 4.6)) for k in (-2, -1, 0, 1, 2)]
+    first = (e[3] - e[1]) / (2 * h)
+    second = (-e[0] + 16 * e[1] - 30 * e[2] + 16 * e[3] - e[4]) / (12 * h * h)
+    third = (-e[0] + 2 * e[1] - 2 * e[3] + e[4]) / (2 * h**3)
+    # pressure is minus the first derivative, B = V · second, dB/dP = −(1 + V · third / second)
+    assert first == pytest.approx(0, abs=1e-3)
+    assert v * second == pytest.approx(0.7, rel=1e-3)
+    assert -(1 + v * third / second) == pytest.approx(4.6, rel=1e-2)
 
 
 def test_errors_of_the_fit_grow_with_noise() -> None:
@@ -91,7 +88,7 @@ def test_scans_that_say_nothing_are_refused() -> None:
         equation_of_state(of(bulk("Fe")), "emt", relax=False)
 
 
-# --- elastic tensor -----------------------------------------------------------------------------------------------------------------------------
+# --- elastic tensor ----------------------------------------------------------------------------------------------------
 def test_cubic_constants_from_energies_by_hand() -> None:
     """Copper with EMT: the tensor from stresses against second differences of the energy."""
     found = elasticity(of(bulk("Cu", cubic=True)), "emt")
@@ -178,13 +175,13 @@ def test_what_is_no_crystal_is_refused() -> None:
     molecule = Crystal([29, 29], [[0, 0, 0], [2.2, 0, 0]], np.zeros((3, 3)), False)
     with pytest.raises(InputError, match="expected a crystal"):
         elasticity(molecule, "emt")
-    with pytest.raises(InputError, match="a strain of 0.2"):
+    with pytest.raises(InputError, match=r"a strain of 0\.2"):
         elasticity(of(bulk("Cu")), "emt", strain=0.2)
     with pytest.raises(RunError, match="did not relax"):
         elasticity(of(bulk("Cu", a=8.0)), "emt")
 
 
-# --- phonons ------------------------------------------------------------------------------------------------------------------------------------
+# --- phonons -----------------------------------------------------------------------------------------------------------
 def test_aluminium_agrees_with_phonopy_by_hand() -> None:
     phonopy = pytest.importorskip("phonopy")
     from phonopy.structure.atoms import PhonopyAtoms
@@ -219,7 +216,7 @@ def test_the_speed_of_sound_is_that_of_the_elastic_tensor() -> None:
     pytest.importorskip("phonopy")
     from naica.potential.phonons import phonons
 
-    found = phonons(of(bulk("Al", cubic=True)), "emt", width=12.0, mesh=20.0, points=40)
+    found = phonons(of(bulk("Al", cubic=True)), "emt", width=8.0, mesh=12.0, points=40)
     c = elasticity(found.crystal, "emt", relax=False).moduli.tensor
     density = 26.9815385 * 4 / found.crystal.volume * 1660.53906660
     path = found.bands

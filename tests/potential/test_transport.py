@@ -40,7 +40,7 @@ def walkers(seed: int, kind: str = "free", frames: int = 400, atoms: int = 40, d
     return Walk(np.array([3] * atoms + [8] * 10), positions, cell, np.ones(3, dtype=bool), STEP, temperature)
 
 
-# --- displacements --------------------------------------------------------------------------------------------------------------------------
+# --- displacements -----------------------------------------------------------------------------------------------------
 def test_displacements_by_fourier_equal_plain_sums() -> None:
     path = np.random.default_rng(0).normal(size=(37, 5, 3)).cumsum(axis=0) + 100.0
     lags = np.array([0, 1, 2, 7, 20, 36])
@@ -82,7 +82,7 @@ def test_covariances_are_those_of_random_walks() -> None:
         np.testing.assert_allclose(seen, a + ratio * b + ratio**2 * c, rtol=0.12)
 
 
-# --- error bars ------------------------------------------------------------------------------------------------------------------------------
+# --- error bars --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", ["free", "shaking", "pairs", "hops"])
 def test_error_bars_hold_the_truth_as_often_as_they_say(kind: str) -> None:
     """A hundred walks each: 68 and 95 % within what chance allows, no bias; pairs that move together and rare hops included."""
@@ -143,7 +143,7 @@ def test_real_trajectories_give_the_reference_diffusivities() -> None:
         assert found.density == pytest.approx(192 / walk.volume)
 
 
-# --- conductivity and temperatures --------------------------------------------------------------------------------------------------------------
+# --- conductivity and temperatures -------------------------------------------------------------------------------------
 def test_nernst_and_einstein_in_si_units() -> None:
     """By hand: n = 1e22 cm⁻³, z = 1, D = 1e-6 cm²/s, 300 K."""
     by_hand = 1e28 * 1.602176634e-19**2 * 1e-10 / (1.380649e-23 * 300)  # S/m
@@ -194,7 +194,7 @@ def test_framework_that_flows_is_called_molten() -> None:
     assert judged(Walk(numbers, walk.positions, walk.cell, walk.pbc, STEP, 600.0), "Li").melted
 
 
-# --- refusals -----------------------------------------------------------------------------------------------------------------------------------
+# --- refusals ----------------------------------------------------------------------------------------------------------
 def test_what_cannot_be_analysed_is_refused_with_a_reason() -> None:
     walk = walkers(0)
     with pytest.raises(InputError, match="has no Na; it has Li, O"):

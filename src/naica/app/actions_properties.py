@@ -246,7 +246,7 @@ def conductivity(request: ConductivityRequest, progress: Report = _silent) -> An
     verdict = "superionic" if found.superionic else "not superionic"
     words = [
         f"{crystal.formula}: σ({request.temperature:g} K) = {_shown(data['conductivity_mS_cm'], digits=1)} mS/cm"  # type: ignore[arg-type]
-        f" (pymatgen's rule: {found.published_rule:.1f})",
+        f" (pymatgen's rule: {number(found.published_rule, 1)})",
         f"{verdict} (threshold {found.threshold:.2f} mS/cm); probability of being above it {found.probability:.0%}",
     ]
     if found.melted:

@@ -32,8 +32,8 @@ class Verdict:
     diffusion : what the trajectory says of the mobile ions
     charge : of the ion, e
     conductivity : mS/cm at `diffusion.temperature`, with its standard error
-    published_rule : mS/cm, with the diffusivity as pymatgen's analyser fits it
-    superionic : whether `published_rule` is above the threshold, as GNoME decided
+    published_rule : mS/cm, with the diffusivity as pymatgen's analyser fits it; None where it holds the trajectory to be too short
+    superionic : whether `published_rule` is above the threshold, as GNoME decided; without one, whether `conductivity` is
     probability : that the true conductivity is above it, from `conductivity` and its error
     threshold : mS/cm
     framework : root mean square displacement of the other atoms between the first and last tenth, Å; a framework that melts has no verdict
@@ -43,7 +43,7 @@ class Verdict:
     diffusion: Diffusion
     charge: float
     conductivity: Estimate
-    published_rule: float
+    published_rule: float | None
     superionic: bool
     probability: float
     threshold: float
@@ -151,7 +151,11 @@ def judged(walk: Walk, species: str, charge: float = 1.0, temperature: float | N
     sigma = found.conductivity(charge)
     assert found.density is not None
     assert found.temperature is not None
-    published = nernst_einstein(analyser_fit(walk, species), found.density, charge, found.temperature)
+    try:
+        published = nernst_einstein(analyser_fit(walk, species), found.density, charge, found.temperature)
+    except InputError:
+        published = None
+    decisive = sigma.value if published is None else published
     others = [name for name in walk.species if name != species]
     far, melted = 0.0, False
     for name in others:
@@ -160,7 +164,7 @@ def judged(walk: Walk, species: str, charge: float = 1.0, temperature: float | N
         far = max(far, shift**0.5)
         # solids shake; what left its place by more than an interatomic distance and still goes on has melted
         melted = melted or (rest.resolved and shift > 9.0)
-    return Verdict(found, charge, sigma, published, published > threshold, sigma.above(threshold), threshold, far, melted)
+    return Verdict(found, charge, sigma, published, decisive > threshold, sigma.above(threshold), threshold, far, melted)
 
 
 def _relaxed_once(crystal: Crystal, model: Any, path: Path) -> Crystal:
