@@ -107,9 +107,10 @@ class PaiNN(nn.Module):
         """What depends on the lengths (E) of edges alone: filters (E, 3, F) of each layer."""
         c = self.config
         envelope = 0.5 * (1 + torch.cos(length * (pi / c.cutoff))) * (length < c.cutoff)
-        radial = self.radial(length) * envelope[:, None]
-        parts = zip(self.filters.weight.chunk(c.layers), self.filters.bias.chunk(c.layers), strict=True)
-        return [(torch.mm(radial, weight.t()) + envelope[:, None] * bias).unflatten(1, (3, c.width)) for weight, bias in parts]
+        # the bias is one more function of the distance, so that nothing as wide as the filters is multiplied by the envelope
+        radial = torch.cat([self.radial(length), torch.ones_like(length)[:, None]], dim=1) * envelope[:, None]
+        whole = torch.cat([self.filters.weight, self.filters.bias[:, None]], dim=1)
+        return [torch.mm(radial, part.t()).unflatten(1, (3, c.width)) for part in whole.chunk(c.layers)]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """A batch of graphs → atom features (N, width) and energies of the atoms (N) in units of the network."""
