@@ -395,9 +395,10 @@ class NPT:
         velocities = self._kicked(state, rate, state.velocities)
         system = state.systems.system
         # drift: dr/dt = v + rate·r and dh/dt = h·rate, solved exactly for a rate and a velocity that stay
-        grow, mean = _exponentials(rate, self.dt)
+        grow, mean = _exponentials(rate, self.dt, self.shape)
         positions = _times(state.systems.positions, grow, system) + self.dt * _times(velocities, mean, system)
-        systems = state.systems.replace(positions=positions, cell=state.systems.cell @ grow)
+        cell = state.systems.cell
+        systems = state.systems.replace(positions=positions, cell=cell @ grow if grow.ndim == 3 else cell * grow[:, None, :])
         found = evaluator.evaluate(systems)
         state = _with(state, systems, velocities, found, {**state.bath, "strain_rate": rate})
         state = state.replace(velocities=self._kicked(state, rate, state.velocities))
@@ -437,7 +438,7 @@ class NPT:
         """Half a step of forces and of the cell's drag on velocities, solved exactly for a rate that stays."""
         eye = torch.eye(3, dtype=torch.float64)
         drag = rate + (rate.diagonal(dim1=1, dim2=2).sum(1) / state.freedom)[:, None, None] * eye
-        slow, mean = _exponentials(-drag, self.dt / 2)
+        slow, mean = _exponentials(-drag, self.dt / 2, self.shape)
         system = state.systems.system
         return _times(velocities, slow, system) + _times(_kick(state, state.forces, self.dt / 2), mean, system)
 
@@ -666,19 +667,29 @@ def _of_shape(push: Tensor, shape: Shape) -> Tensor:
     return torch.diag_embed(straight)
 
 
-def _exponentials(rate: Tensor, dt: float) -> tuple[Tensor, Tensor]:
-    """exp(A dt) and (1/dt) ∫₀^dt exp(A s) ds of symmetric matrices (B, 3, 3)."""
+def _exponentials(rate: Tensor, dt: float, shape: Shape) -> tuple[Tensor, Tensor]:
+    """exp(A dt) and (1/dt) ∫₀^dt exp(A s) ds of symmetric matrices (B, 3, 3); their diagonals (B, 3) where the shape allows no others."""
+    if shape != "full":
+        return _exponential_and_mean(rate.diagonal(dim1=1, dim2=2) * dt)
     sound = torch.isfinite(rate).flatten(1).all(dim=1)[:, None]
     # a system that exploded must not take the others with it: it gets NaN
     values, axes = torch.linalg.eigh(torch.where(sound[:, :, None], rate, torch.zeros_like(rate)))
     x = torch.where(sound, values * dt, torch.full_like(values, torch.nan))
+    both = _exponential_and_mean(x)
+    return tuple((axes * f[:, None, :]) @ axes.transpose(1, 2) for f in both)  # type: ignore[return-value]
+
+
+def _exponential_and_mean(x: Tensor) -> tuple[Tensor, Tensor]:
+    """eˣ and (eˣ − 1)/x."""
     small = x.abs() < 1e-4
     mean = torch.where(small, 1 + x / 2 + x * x / 6, torch.expm1(x) / torch.where(small, torch.ones_like(x), x))
-    return tuple((axes * f[:, None, :]) @ axes.transpose(1, 2) for f in (torch.exp(x), mean))  # type: ignore[return-value]
+    return torch.exp(x), mean
 
 
 def _times(rows: Tensor, matrices: Tensor, system: Tensor) -> Tensor:
-    """(N, 3) rows times their systems' matrices (B, 3, 3), summed in the same order however many there are."""
+    """(N, 3) rows times their systems' matrices (B, 3, 3) or diagonals (B, 3), summed in the same order however many there are."""
+    if matrices.ndim == 2:
+        return rows * torch.index_select(matrices, 0, system)
     return (rows[:, :, None] * matrices[system]).sum(1)
 
 

@@ -69,7 +69,7 @@ class Systems:
         """(N) the system of each atom."""
         return torch.repeat_interleave(torch.arange(len(self.n_atoms), device=self.n_atoms.device), self.n_atoms)
 
-    @property
+    @cached_property
     def volume(self) -> Tensor:
         """(B) Å³; infinite for what does not repeat in three directions, so that its stress is zero."""
         full = torch.linalg.det(self.cell.double()).abs().to(self.cell.dtype)

@@ -133,7 +133,7 @@ class _Joined:
     receiver: Tensor
     sender: Tensor
     shift: Tensor
-    system: Tensor
+    sizes: list[int]
     positions: Tensor
     cell: Tensor
     offset: list[Tensor]  # the cells it was made for, and S·cell of every edge
@@ -145,7 +145,7 @@ class _Joined:
             torch.from_numpy(np.concatenate([part.receiver + start for part, start in zip(parts, starts, strict=False)])),
             torch.from_numpy(np.concatenate([part.sender + start for part, start in zip(parts, starts, strict=False)])),
             torch.from_numpy(np.concatenate([part.shift for part in parts])),
-            torch.from_numpy(np.repeat(np.arange(len(parts)), [len(part.receiver) for part in parts])),
+            [len(part.receiver) for part in parts],
             torch.cat([part.positions for part in parts]),
             torch.stack([part.cell for part in parts]),
             [],
@@ -154,8 +154,9 @@ class _Joined:
     def images(self, cell: Tensor) -> Tensor:
         """(E, 3) S·cell, kept while the cells stay."""
         if not self.offset or not torch.equal(self.offset[0], cell):
-            offset = self.shift @ cell[0] if len(cell) == 1 else _rows_times(self.shift, torch.index_select(cell, 0, self.system))
-            self.offset[:] = [cell.clone(), offset]
+            # system by system: no matrix per edge, and the same product however many there are
+            parts = [rows @ box for rows, box in zip(self.shift.split(self.sizes), cell, strict=True)]
+            self.offset[:] = [cell.clone(), parts[0] if len(parts) == 1 else torch.cat(parts)]
         return self.offset[1]
 
     def batch(self, systems: Systems, cutoff: float, dtype: torch.dtype) -> Batch:
