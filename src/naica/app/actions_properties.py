@@ -132,7 +132,7 @@ def _transport_row(run: Diffusion, rule: float | None, charge: float | None) -> 
         "unsettled_cm2_s": run.unsettled,
         "moving_together": run.together,
         "resolved": run.resolved,
-        "msd": {"lag_fs": run.displacement.lag, "A2": run.displacement.mean},
+        "msd": {"lag_fs": run.displacement.lag, "A2": run.displacement.mean, "sigma_A2": run.displacement.sigma},
     }
 
 

@@ -25,7 +25,7 @@ _GPA = 160.21766208
 
 
 def msd_plot(runs: Sequence[Diffusion], names: Sequence[str] | None = None) -> Figure:
-    """Mean-square displacements against lag; dashed where the line was fitted.
+    """Mean-square displacements against lag with a band of one standard error; dashed the fitted line, which short lags weigh on most.
 
     Raises
     ------
@@ -39,7 +39,9 @@ def msd_plot(runs: Sequence[Diffusion], names: Sequence[str] | None = None) -> F
         colour = _COLOURS[k % len(_COLOURS)]
         told = f"{run.tracer.value:.2e} ± {run.tracer.sigma:.0e} cm²/s"
         where = (names[k] if names else "") or (f"{run.temperature:.0f} K" if run.temperature else run.species)
-        axes.plot(run.displacement.lag / 1e3, run.displacement.mean, color=colour, label=f"{where}: {told}")
+        lag, mean, sigma = run.displacement.lag / 1e3, run.displacement.mean, run.displacement.sigma
+        axes.fill_between(lag, mean - sigma, mean + sigma, color=colour, alpha=0.2, linewidth=0)
+        axes.plot(lag, mean, color=colour, label=f"{where}: {told}")
         ends = np.array(run.fit)
         axes.plot(ends / 1e3, run.offset + run.slope * ends, color="black", linestyle="--", linewidth=1)
     axes.set(xlabel="lag (ps)", ylabel=f"mean-square displacement of {runs[0].species} (Å²)", xlim=(0, None), ylim=(0, None))

@@ -47,6 +47,7 @@ class Displacement:
     mean : (L) Å², mean over atoms and time origins
     axes : (L, 3) Å², the same along x, y, z; their sum is `mean`
     charge : (L) Å², of the sum of all atoms' displacements, by the number of atoms; equal to `mean` where atoms ignore each other
+    sigma : (L) Å², standard error of `mean`; errors at different lags go together
     """
 
     species: str
@@ -54,6 +55,7 @@ class Displacement:
     mean: Array
     axes: Array
     charge: Array
+    sigma: Array
 
 
 @dataclass(frozen=True)
@@ -240,7 +242,9 @@ def diffusion(
     place = _plateau(fits) if begin is None else 0
     best = _settled(went, fits[place], step, walk.interval, chosen=begin is None)
     shown = np.unique(np.rint(np.linspace(0, longest, 400)).astype(np.int64))
-    square = squared(went, shown).mean(1)
+    each = squared(went, shown)
+    square = each.mean(1)
+    error = each.sum(2).std(1, ddof=1) * sqrt(best.together / went.shape[1]) if went.shape[1] > 1 else np.full(len(shown), np.nan)
     charge = squared(went.sum(1, keepdims=True), shown)[:, 0].sum(1) / went.shape[1]
     warm = walk.temperature if temperature is None else float(temperature)
     return Diffusion(
@@ -248,7 +252,7 @@ def diffusion(
         species,
         went.shape[1],
         warm,
-        Displacement(species, np.asarray(shown * walk.interval, dtype=np.float64), square.sum(1), square, charge),
+        Displacement(species, np.asarray(shown * walk.interval, dtype=np.float64), square.sum(1), square, charge, error),
         best.tracer * CM2_PER_S,
         best.collective * CM2_PER_S,
         best.fit,
@@ -415,20 +419,6 @@ def merged(runs: Sequence[Diffusion]) -> Diffusion:
     first = runs[0]
     if len(runs) == 1:
         return first
-    shortest = min(len(one.displacement.lag) for one in runs)
-    same = all(np.array_equal(one.displacement.lag[:shortest], first.displacement.lag[:shortest]) for one in runs)
-    kept = (
-        first.displacement
-        if not same
-        else Displacement(
-            first.species,
-            first.displacement.lag[:shortest],
-            *(
-                sum(w * getattr(one.displacement, name)[:shortest] for w, one in zip(weight, runs, strict=True))
-                for name in ("mean", "axes", "charge")
-            ),
-        )
-    )
 
     def mean(name: str) -> Estimate:
         parts = [getattr(one, name) for one in runs]
@@ -441,7 +431,7 @@ def merged(runs: Sequence[Diffusion]) -> Diffusion:
         first.species,
         first.atoms,
         float(np.mean(known)) if known else None,
-        kept,
+        _mean_displacement([one.displacement for one in runs], weight),
         mean("tracer"),
         mean("collective"),
         (min(one.fit[0] for one in runs), max(one.fit[1] for one in runs)),
@@ -452,6 +442,20 @@ def merged(runs: Sequence[Diffusion]) -> Diffusion:
         first.density,
         sum(one.duration for one in runs),
     )
+
+
+def _mean_displacement(runs: Sequence[Displacement], weight: Array) -> Displacement:
+    """Weighted mean over runs with the same lags; the first one where the lags differ."""
+    shortest = min(len(one.lag) for one in runs)
+    lag = runs[0].lag[:shortest]
+    if not all(np.array_equal(one.lag[:shortest], lag) for one in runs):
+        return runs[0]
+    mean, axes, charge = (
+        np.sum([w * getattr(one, name)[:shortest] for w, one in zip(weight, runs, strict=True)], axis=0)
+        for name in ("mean", "axes", "charge")
+    )
+    sigma = np.sqrt(np.sum([(w * one.sigma[:shortest]) ** 2 for w, one in zip(weight, runs, strict=True)], axis=0))
+    return Displacement(runs[0].species, lag, mean, axes, charge, sigma)
 
 
 # --- rules of others ----------------------------------------------------------------------------------------------------------------------
