@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from naica.discover.campaign import Campaign as Campaign
     from naica.discover.hull import Hull as Hull
     from naica.graphs import graph as graph
+    from naica.potential.check import check as check
     from naica.potential.relax import relax as relax
     from naica.potential.saved import load as load
     from naica.potential.simulate import md as md
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from naica.training import build as build
     from naica.training import predict as predict
     from naica.training import train as train
-    from naica.training.check import check as check
 
     __version__: str
 
@@ -36,7 +36,7 @@ _HOMES = {
     "train": "naica.training",
     "load": "naica.potential.saved",
     "predict": "naica.training",
-    "check": "naica.training.check",
+    "check": "naica.potential.check",
     "relax": "naica.potential.relax",
     "md": "naica.potential.simulate",
     "Hull": "naica.discover.hull",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,6 +16,9 @@ from naica.app.requests import EvaluateRequest, ImportRequest, TrainRequest
 from naica.errors import ConfigError, InputError, RunError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from naica.data import CrystalTable
     from naica.training import Ensemble
     from naica.training.config import TrainConfig
@@ -39,7 +43,7 @@ def train(request: TrainRequest) -> Answer:
     parts = sources.parted(source.table, request.split, request.seed, request.element)
     columns = source.columns[0] if len(source.columns) == 1 else source.columns
     ensemble = fit(source.table, columns, split=parts, out=request.out, resume=request.resume)
-    card = ensemble.card
+    card = _with_split(ensemble, source.table, request).card
     data = {
         "model": str(request.out / "model"),
         "from": request.start,
@@ -56,6 +60,43 @@ def train(request: TrainRequest) -> Answer:
         f"model: {request.out / 'model'}; use it with naica predict FILES --model {request.out}",
     )
     return Answer(data, _metrics_tables(card.metrics, ensemble), notes)
+
+
+def _with_split(ensemble: Ensemble, table: CrystalTable, request: TrainRequest) -> Ensemble:
+    """The ensemble whose card, saved again, says how its rows were parted: so that it is judged on the rows it did not learn from."""
+    parted = {"by": request.split, "seed": request.seed, "element": request.element, "table": _digest(table)}
+    told = replace(ensemble, card=replace(ensemble.card, training={**ensemble.card.training, "split": parted}))
+    told.save(request.out / "model")
+    return told
+
+
+def _digest(table: CrystalTable) -> str:
+    """Of the ids, in their order: by it a table is known again."""
+    return hashlib.sha256("\n".join(table.ids).encode()).hexdigest()[:16]
+
+
+def _judged_rows(request: EvaluateRequest, ensemble: Ensemble, table: CrystalTable) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """The rows to judge on, and which split they are of where nobody said.
+
+    Raises
+    ------
+    InputError
+        If no split was named, and neither the model's own is one of this table nor the table has a published one.
+    """
+    if request.split is not None or request.part == "all":
+        split = request.split or "published"
+        return sources.rows_of(table, request.part, split, request.seed, request.element), ()
+    own = ensemble.card.training.get("split")
+    if own and own["table"] == _digest(table):
+        rows = sources.rows_of(table, request.part, own["by"], own["seed"], own["element"])
+        drawn = "" if own["by"] == "published" else f", seed {own['seed']}"
+        return rows, (f"part {request.part!r} of the split the model was trained with: {own['by']}{drawn}",)
+    if "split" in table.columns:
+        return sources.rows_of(table, request.part, "published", request.seed), (f"part {request.part!r} of the set's published split",)
+    raise InputError(
+        f"which rows of {request.source.source} are the {request.part} part? It has no published split, and the model was not trained "
+        "on this table: say --part all, or name a split with --split (beware of rows the model has learned from)"
+    )
 
 
 def _left_out(ensemble: Ensemble, table: CrystalTable) -> tuple[str, ...]:
@@ -173,10 +214,10 @@ def evaluate(request: EvaluateRequest) -> Answer:
     from naica.app.actions_model import load_model
     from naica.training.evaluation import evaluate_tasks, summary
 
-    sources.check_element(request.split, request.element)
+    sources.check_element(request.split or "the model's own", request.element)
     ensemble = load_model(request.model)
     source = sources.labelled(request.source, repeats=bool(ensemble.needs.state))
-    rows = sources.rows_of(source.table, request.part, request.split, request.seed, request.element)
+    rows, told = _judged_rows(request, ensemble, source.table)
     if not len(rows):
         raise InputError(f"part {request.part!r} of {request.source.source} holds no row; choose another --part or --split")
     columns = _columns_of_tasks(ensemble, source.columns)
@@ -197,7 +238,7 @@ def evaluate(request: EvaluateRequest) -> Answer:
         "calibration": request.calibration,
     }
     wrote = (f"wrote {path}" for path in (request.plot, request.calibration) if path)
-    notes = (*source.notes, *_areas(evaluated), *_no_promise(evaluated, request.part), *wrote)
+    notes = (*source.notes, *told, *_areas(evaluated), *_no_promise(evaluated, request.part), *wrote)
     return Answer(data, (*_metrics_tables({request.part: found}, ensemble), *_coverage_tables(evaluated)), notes)
 
 
@@ -304,9 +345,14 @@ def _draw_calibration(found: Mapping[str, Evaluation], path: Path) -> None:
 def check(model: str) -> Answer:
     """The physics contract, test by test, for each task of the model. Exit code 1 if one fails."""
     from naica.app.actions_model import load_model
+    from naica.potential.check import check as check_model
+    from naica.potential.check import is_of_forces
     from naica.training import Ensemble
-    from naica.training.check import check as check_model
 
+    if is_of_forces(model):
+        report = check_model(model)
+        data = {**sources.as_dict(report), "model": model}
+        return Answer(data, (str(report),), exit_code=0 if report.passed else 1)
     found = load_model(model)
     several = isinstance(found, Ensemble) and len(found.tasks) > 1
     reports = {name: check_model(found.task(name)) for name in found.tasks} if several else {"": check_model(found)}

@@ -209,7 +209,9 @@ def evaluate(
     level: Level = None,
     csv: Csv = None,
     part: Annotated[Part, typer.Option("--part", help="Which part of the split to judge on.")] = Part.test,
-    split: Annotated[SplitBy, typer.Option(help="The split the part belongs to.")] = SplitBy.published,
+    split: Annotated[
+        SplitBy | None, typer.Option(help="The split the part belongs to; default: the model's own, else the published one.")
+    ] = None,
     element: HeldOut = None,
     seed: Annotated[int, typer.Option(help="Seed of that split.")] = 0,
     plot: Annotated[
@@ -226,14 +228,20 @@ def evaluate(
     from naica.app.actions_train import evaluate as action
 
     where = requests.SourceRequest(source, _joined(column), quantity, unit, level, csv)
-    answer(action, requests.EvaluateRequest(model, where, part.value, split.value, seed, plot, fidelity, element, calibration), json)
+    answer(
+        action,
+        requests.EvaluateRequest(model, where, part.value, split.value if split else None, seed, plot, fidelity, element, calibration),
+        json,
+    )
 
 
 def check(
-    model: Annotated[str, typer.Argument(help="A shipped model's name or a model folder.", autocompletion=complete_model)],
+    model: Annotated[
+        str, typer.Argument(help="A shipped model's or a potential's name, or a model folder.", autocompletion=complete_model)
+    ],
     json: Json = False,
 ) -> None:
-    """Test a model against physics: symmetries, supercells, batching, dtype, saving."""
+    """Test a model against physics: symmetries, supercells, batching, saving; of potentials forces, smoothness, conservation, short range."""
     from naica.app.actions_train import check as action
 
     answer(action, model, json)
@@ -283,7 +291,7 @@ _COMMANDS = (
         ),
     ),
     (evaluate, "evaluate", _MAKE, examples("naica evaluate formation-energy mp_formation --plot parity.png --calibration calibration.png")),
-    (check, "check", _MAKE, examples("naica check formation-energy", "naica check runs/gap --json")),
+    (check, "check", _MAKE, examples("naica check formation-energy", "naica check chgnet", "naica check runs/gap --json")),
     (models, "models", _MAKE, examples("naica models --json")),
     (import_weights, "import-weights", _MAKE, examples("naica import-weights cgcnn band-gap.pth.tar --out runs/cgcnn-gap")),
 )

@@ -38,13 +38,17 @@ PRECISION = 2e-4
 
 @dataclass(frozen=True)
 class Row:
-    """One law: its name, what was done, the largest error in standard deviations of the target, the tolerance, and what broke it."""
+    """One law: its name, what was done, the largest error in the report's unit, the tolerance, and what broke it.
+
+    A law that is not `fatal` warns: many good models do not obey it.
+    """
 
     law: str
     what: str
     error: float
     tolerance: float
     note: str = ""
+    fatal: bool = True
 
     @property
     def passed(self) -> bool:
@@ -54,7 +58,8 @@ class Row:
     def line(self, wide: int) -> str:
         """One line of the table, the law in `wide` columns."""
         note = f"  [{self.note}]" if self.note else ""
-        return f"{'✓' if self.passed else '✗'} {self.law:{wide}}  {self.error:9.1e} ≤ {self.tolerance:.0e}  {self.what}{note}"
+        mark = "✓" if self.passed else "✗" if self.fatal else "!"
+        return f"{mark} {self.law:{wide}}  {self.error:9.1e} ≤ {self.tolerance:.0e}  {self.what}{note}"
 
 
 @dataclass(frozen=True)
@@ -64,29 +69,34 @@ class Report:
     model: str
     rows: tuple[Row, ...]
     left_out: tuple[str, ...] = ()
+    unit: str = "standard deviations of the target"
 
     @property
     def passed(self) -> bool:
-        """Whether all laws hold."""
-        return all(row.passed for row in self.rows)
+        """Whether all laws hold that are not mere warnings."""
+        return all(row.passed or not row.fatal for row in self.rows)
 
     @property
     def failed(self) -> tuple[str, ...]:
         """Names of the laws that do not hold."""
-        return tuple(row.law for row in self.rows if not row.passed)
+        return tuple(row.law for row in self.rows if not row.passed and row.fatal)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Names of the laws that do not hold and only warn."""
+        return tuple(row.law for row in self.rows if not row.passed and not row.fatal)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
         rows = [{**asdict(r), "passed": r.passed} for r in self.rows]
-        return {"model": self.model, "passed": self.passed, "rows": rows, "left_out": list(self.left_out)}
+        return {"model": self.model, "passed": self.passed, "warnings": list(self.warnings), "unit": self.unit, "rows": rows, "left_out": list(self.left_out)}
 
     def __str__(self) -> str:
         wide = max(len(r.law) for r in self.rows)
         lines = [r.line(wide) for r in self.rows]
         verdict = "all laws hold" if self.passed else f"broken: {', '.join(self.failed)}"
-        return "\n".join(
-            [f"physics contract of {self.model}: {verdict} (errors in standard deviations of the target)", *lines, *self.left_out]
-        )
+        verdict += f"; warnings: {', '.join(self.warnings)}" if self.warnings else ""
+        return "\n".join([f"physics contract of {self.model}: {verdict} (errors in {self.unit})", *lines, *self.left_out])
 
 
 def check(model: Any, crystals: Sequence[Crystal] | None = None, seed: int = 0) -> Report:
