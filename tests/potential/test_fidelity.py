@@ -26,7 +26,9 @@ def clusters(n: int, seed: int) -> list[Crystal]:
     """Four argon-like atoms at random."""
     draw = np.random.default_rng(seed)
     corners = 2.0 * np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(3)
-    return [Crystal(np.full(4, 18), corners * draw.uniform(0.95, 1.35) + 0.25 * draw.normal(size=(4, 3)), None, (False,) * 3) for _ in range(n)]
+    return [
+        Crystal(np.full(4, 18), corners * draw.uniform(0.95, 1.35) + 0.25 * draw.normal(size=(4, 3)), None, (False,) * 3) for _ in range(n)
+    ]
 
 
 def pairs(crystal: Crystal) -> np.ndarray:

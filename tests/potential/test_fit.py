@@ -281,3 +281,12 @@ def test_frames_stay_with_their_trajectory():
     owner = [{k // 2 for k in rows.tolist()} for rows in (chosen.train, chosen.validation, chosen.test)]
     assert not (owner[0] & owner[1])
     assert not (owner[0] | owner[1]) & owner[2]
+
+
+def test_the_linear_potential_goes_through_the_same_door(tmp_path):
+    network = {"cutoff": 4.0, "degrees": [5.0, 4.0], "pair_functions": 4, "l_max": 2}
+    found = fit(emt_frames(20), SMALL.replace(architecture="ace", architecture_config=network, members=2), out=tmp_path)
+    assert found.card.metrics["test"]["forces_rmse"] < 0.2
+    opened = load(tmp_path).compute(crystals(1, seed=3))[0]
+    assert opened.atoms["force_sigma"].max() > 0
+    assert (tmp_path / "posterior.npz").exists()

@@ -101,7 +101,7 @@ def fit(
     if config.architecture == "ace" and begun is None:
         from naica.potential.linear_fit import fit_ace
 
-        found = fit_ace(material, name or _name(folder), progress)
+        found = fit_ace(material, name or _name(folder), progress, folder)
     else:
         if folder is not None:
             _claim(folder, _digest(given, older), material.config)
@@ -132,9 +132,9 @@ def prepare(
     else:
         examples = Examples.build(whole, starting.near(whole))
     chosen = cut(examples, config, np.intersect1d(replayed, examples.rows))
-    if start is None:
+    if start is None and config.architecture != "ace":
         config = config.replace(architecture_config=completed(config, examples.of(chosen.train)))
-    else:
+    elif start is not None:
         starting.check_elements(start, whole)
     return Material(examples, chosen, config, start)
 

@@ -1,49 +1,44 @@
-"""The verb `fit` for a potential that is linear in its weights: solved, not trained."""
+"""ACE through the same door as the networks: frames in, a potential with its card out."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+import time
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from naica.errors import InputError
 from naica.potential.examples import Examples
-from naica.potential.linear import LinearConfig, search
+from naica.potential.linear import examples_of, search
 from naica.potential.saved import Potential
 
 if TYPE_CHECKING:
     from naica.potential.fit import Material
 
-_SECONDS = 300.0
+POSTERIOR = "posterior.npz"
+_SECONDS = 120.0
 
 
-def fit_ace(material: Material, name: str, progress: bool) -> Potential:
-    """ACE with what its settings leave open (cut-off, degrees) chosen by cross-validation, as a potential with its card.
+def fit_ace(material: Material, name: str, progress: bool, folder: Path | None = None) -> Potential:
+    """Fit ACE to the training and validation frames; what they are worth is judged by cross-validation inside.
 
-    Weights of the fields and the prior are cross-validated as well, so the frames of the validation part are learned from like the others.
-    More than one member means draws from the posterior around the best coefficients, which are the first member.
-
-    Raises
-    ------
-    InputError
-        If the frames are of several levels of theory.
+    Settings of the architecture that are given stay; cut-off and degrees that are not are searched for within `max_cpu_seconds` (120 s
+    where there is none). Several members are draws from the posterior, the first is its mean. In a folder the posterior lies beside the
+    potential.
     """
     from naica.potential.fit import concluded
 
-    frames, config = material.frames, material.config
-    if len(frames.levels) > 1:
-        raise InputError(f"ACE learns one level of theory; these frames are of {len(frames.levels)}: {', '.join(frames.levels)}")
+    config, began = material.config, time.process_time()
     rows = np.union1d(material.cut.train, material.cut.validation)
-    fixed: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in config.architecture_config.items()}
-    budget = config.max_cpu_seconds or config.max_seconds or _SECONDS
-    fit, tried = search(frames.take(rows), LinearConfig(seed=config.seed), budget, progress=progress, **fixed)
-    members = [fit.model, *fit.committee(config.members - 1, config.seed)] if config.members > 1 else [fit.model]
-    settings = config.replace(architecture_config=dict(fit.model.architecture_config), precision="64")
-    examples = Examples.build(frames, fit.model.needs)
-    record: dict[str, Any] = {
-        **fit.report(),
-        "parameters": sum(p.numel() for p in fit.model.parameters()),
-        "tried": [{"cutoff": t.architecture.cutoff, "degrees": list(t.architecture.degrees), **asdict(t.choice)} for t in tried],
-    }
-    return concluded(replace(material, examples=examples, config=settings), members, [record] * len(members), name)
+    fixed: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in config.architecture_config.items()}
+    fixed.pop("elements", None)
+    found, tried = search(examples_of(material.frames.take(rows)), seconds=config.max_cpu_seconds or _SECONDS, progress=progress, **fixed)
+    if folder is not None:
+        found.save(folder / POSTERIOR)
+    members = [found.model, *found.committee(config.members - 1, config.seed)] if config.members > 1 else [found.model]
+    record = {"seed": config.seed, "cpu_seconds": round(time.process_time() - began, 2), "tried": len(tried), **found.report()}
+    settled = config.replace(architecture_config=dict(found.model.architecture_config), parts=found.model.parts, precision="64")
+    examples = Examples.build(material.frames, found.model.needs)
+    whole = replace(material, config=settled, examples=replace(examples, rejected=material.examples.rejected))
+    return concluded(whole, members, [record] * len(members), name)
