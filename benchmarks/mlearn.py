@@ -2,10 +2,10 @@
 
     python benchmarks/mlearn.py --out runs/mlearn --elements Cu,Ni,Li,Mo,Si,Ge
 
-Cut-off, degrees, weights and prior are chosen by cross-validation on the training part alone (`naica.potential.linear.search`), weights of
-groups by the errors of a small basis on it; the test part is looked at once, at the end. One line of JSON per element is kept in the
-folder, and an element that is there is not done again. Processor seconds count everything from reading the data to the fitted potential,
-on one thread.
+Cut-off, degrees, weights and prior are chosen by cross-validation on the training part alone (`naica.potential.linear.search`), with
+``--by-group`` the weights of groups by the errors of a small basis on it; the test part is looked at once, at the end. One line of JSON per
+element is kept in the folder, and an element that is there is not done again. Processor seconds count everything from reading the data to
+the fitted potential, on one thread.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0, help="of the processor, for the search of one element")
     parser.add_argument("--cutoff", type=float, default=None, help="Å; leaves out its search")
     parser.add_argument("--degrees", default=None, help="for example 17,14,12; leaves out their search")
+    parser.add_argument("--by-group", action="store_true", help="weight groups of frames by what a small basis can not describe")
     args = parser.parse_args()
 
     from naica import runtime
@@ -78,7 +79,7 @@ def one(name: str, args: argparse.Namespace) -> dict[str, Any]:
     fixed: dict[str, Any] = {"cutoff": args.cutoff} if args.cutoff else {}
     if args.degrees:
         fixed["degrees"] = tuple(float(d) for d in args.degrees.split(","))
-    fit, tried = search(train, seconds=args.seconds, **fixed)
+    fit, tried = search(train, seconds=args.seconds, by_group=args.by_group, **fixed)
     architecture = fit.model.backbone.config
     seconds = time.process_time() - began
     found = {

@@ -234,6 +234,24 @@ def test_the_pressure_that_a_small_basis_lacks_is_told_apart():
     assert np.abs(found.stress[0].numpy() - train[0].stress).max() < 0.01 * np.abs(train[0].stress).max()
 
 
+def test_groups_that_can_not_be_described_weigh_less(monkeypatch):
+    monkeypatch.setattr("naica.potential.linear.LEVELS", ((6.0, 5.0), (6.0, 5.0)))
+    truth = potential(elements=("Si",), cutoff=4.0, pair_cutoff=None)
+    draw = np.random.default_rng(0)
+    train = []
+    for k in range(40):
+        e = labelled(truth, mixture(k, elements=("Si",)))
+        noise = draw.normal(0, 2.0, e.forces.shape) if k % 4 == 0 else 0.0
+        train.append(Example(e.crystal, e.energy, e.forces + noise, e.stress, "noisy" if k % 4 == 0 else "clean"))
+    errors = []
+    for by_group in (False, True):
+        fit, _ = search(train, LinearConfig(folds=3), few=40, by_group=by_group, cutoff=4.0)
+        held = [labelled(truth, mixture(k, elements=("Si",))) for k in range(500, 506)]
+        said = [fit.model.compute(Systems.of(e.crystal).batch(4.0)).forces.numpy() - e.forces for e in held]
+        errors.append(float(np.sqrt(np.mean(np.square(said)))))
+    assert errors[1] < errors[0]
+
+
 @pytest.mark.parametrize("fixed", [{"cutoff": 4.0}, {}])
 def test_search_takes_the_basis_that_predicts_best(monkeypatch, fixed):
     monkeypatch.setattr("naica.potential.linear.LEVELS", ((5.0, 4.0), (6.0, 5.0), (7.0, 6.0)))

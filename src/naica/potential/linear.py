@@ -647,19 +647,21 @@ def search(
     config: LinearConfig | None = None,
     seconds: float = 300.0,
     few: int = 60,
+    by_group: bool = False,
     progress: bool = False,
     **fixed: Any,
 ) -> tuple[LinearFit, list[Tried]]:
     """Fit ACE with the cut-off and the degrees that have the lowest cross-validated errors, within a time.
 
-    Cut-offs are compared on a few of the frames with a small basis, which also says how groups of frames are weighted, unless `config`
-    does (`noise_weights`); degrees then on all frames, until a larger basis gains less than 1 % or would not be done in time. With
-    weights of groups the cross-validated errors are weighted ones.
+    Cut-offs are compared on a few of the frames with a small basis, degrees then on all frames, until a larger basis gains less than 1 %
+    or would not be done in time.
 
     Parameters
     ----------
     seconds : of the processor
     few : how many frames the cut-offs are compared on
+    by_group : weight groups of frames by the errors of the small basis on them (`noise_weights`); the cross-validated errors are then
+        weighted ones
     fixed : settings of ACE that stay as they are
     """
     examples = frames if isinstance(frames, Sequence) else examples_of(frames)
@@ -674,7 +676,7 @@ def search(
     nearest = min(rough, key=lambda pair: pair[0].choice.score)
     base["cutoff"] = nearest[0].architecture.cutoff
     tried = [pair[0] for pair in rough]
-    if not config.group_weights:
+    if by_group:
         first = solved(ACE(nearest[0].architecture), nearest[1], quick, nearest[0].choice)
         config = replace(config, group_weights=noise_weights(first, some))
     best: tuple[Tried, Reduced] | None = None
