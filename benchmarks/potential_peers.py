@@ -157,9 +157,11 @@ def matgl(kind: str):
         items = []
         for atoms in systems:
             graph, lattice, state = convert.get_graph(atoms)
-            zero = {"energies": 0.0, "forces": np.zeros((len(atoms), 3)), "stresses": np.zeros((3, 3))}
-            items.append((graph, lattice, None, torch.tensor(state), zero))
-        return collate_fn_pes(items, include_line_graph=False) if False else (items[0][0], items[0][1], items[0][3])
+            n = len(atoms)
+            zero = {"energies": 0.0, "forces": torch.zeros(n, 3), "stresses": torch.zeros(3, 3)}
+            items.append((graph, lattice[0], torch.tensor(state), zero))
+        graph, lattice, state, *_ = collate_fn_pes(items)
+        return graph, lattice, state
 
     def loss(given) -> torch.Tensor:
         graph, lattice, state = given

@@ -5,9 +5,9 @@
     python benchmarks/potentials.py --peers FOLDER mace painn
     python benchmarks/potentials.py growth                   # naica alone: 64 to 8,000 atoms, time and memory
 
-Si 64 and Si 512 are rattled diamond, LiPS is Li24P8S32 at random. Every call moves the atoms and makes the neighbour list anew, as the peers'
-ASE calculators do; `baked` is the same network after `bake` (functions of distance tabulated, its error printed). A training step is four
-cells of 64 atoms, a loss on energies, forces and stresses, Adam. Architecture, widths and cut-off are the peer's; the numbers of parameters
+Si 64 and Si 512 are rattled diamond, LiPS is Li24P8S32 at random. Every call moves the atoms and makes the neighbour list anew, as the
+peers' ASE calculators do; `baked` is the same network after `bake` (functions of distance tabulated, its error printed). A training step is
+four cells of 64 atoms, a loss on energies, forces and stresses, Adam. Architecture, widths and cut-off are the peer's; the numbers of parameters
 are printed beside each other. Both run in one call of this program, in turns, each in its own process; the least of all turns counts.
 Peers run as a user gets them, without naica's tuning of the runtime.
 """
@@ -88,6 +88,7 @@ def ours(name: str, given: Any) -> dict[str, float]:
     torch.manual_seed(0)
     _, architecture, config = NETWORKS[name]
     model = PotentialModel(architecture, config)
+    model.eval()
     draw = np.random.default_rng(0)
     result = {"parameters": float(sum(p.numel() for p in model.parameters()))}
     cells = {n: Crystal(a.numbers, a.positions, a.cell.array, a.pbc) for n, a in given.items()}
@@ -117,13 +118,13 @@ def ours(name: str, given: Any) -> dict[str, float]:
 
 
 def baked(plain: Any, crystal: Any, result: dict[str, float]) -> Any:
-    """The potential with its functions of distance tabulated, or None where the network has none to tabulate; its error goes to `result`."""
-    from naica.potential.bake import bake
+    """The potential with its functions of distance tabulated, or None where it has none to tabulate; its error goes to `result`."""
+    from naica.potential.bake import bake, can_bake
 
-    faster = bake(plain, [crystal])
-    if faster is None:
+    if not can_bake(plain):
         return None
-    result["bake error"] = faster.report.force_error
+    faster = bake(plain, [crystal])
+    result["bake error"] = faster.force_error
     return faster.potential
 
 
