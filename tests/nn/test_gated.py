@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from naica.nn import activations
 from naica.nn.compiled import SWITCH, library, reason
 from naica.nn.gated import Factor, GatedNetwork, Rows, _Args
 
@@ -134,6 +135,40 @@ class TestCompiled:
         args.net.requires_grad_(True)
         assert not args.net._compiled(x, args)
         assert not args.net.double()._compiled(x.double(), args)
+
+
+def seconds(function, inputs):
+    """Value, first derivatives, and derivatives of those."""
+    y = function(*inputs)
+    wave = torch.sin(torch.arange(y.numel()) * 1.0).view_as(y)
+    slopes = torch.autograd.grad((y.square() * wave).sum(), inputs, create_graph=True)
+    again = torch.autograd.grad(sum((s * torch.cos(3 * wave.flatten()[: s.numel()].view_as(s))).square().sum() for s in slopes), inputs)
+    return [y, *slopes, *again]
+
+
+@pytest.mark.skipif(library("gated") is None, reason="no compiled functions here")
+@pytest.mark.parametrize("kind", ["silu", "gate", "linear gate", "norm"])
+def test_activations_in_training_equal_torchs(kind):
+    torch.manual_seed(4)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        a, b = ((3 * torch.randn(83, 64)).requires_grad_() for _ in range(2))
+        assert activations._worth(a)
+        norm = torch.nn.LayerNorm(64)
+        with torch.no_grad():
+            norm.weight.add_(0.3 * torch.randn(64))
+        silu, sigmoid = torch.nn.functional.silu, torch.sigmoid
+        ours, theirs, inputs = {
+            "silu": (activations.silu, silu, [a]),
+            "gate": (activations.gate, lambda x, y: silu(x) * sigmoid(y), [a, b]),
+            "linear gate": (lambda x, y: activations.gate(x, y, False), lambda x, y: x * sigmoid(y), [a, b]),
+            "norm": (lambda x, *_: activations.normalised(x, norm), lambda x, *_: norm(x), [a, norm.weight, norm.bias]),
+        }[kind]
+        for one, two in zip(seconds(ours, inputs), seconds(theirs, inputs), strict=True):
+            close(one, two, 5e-6)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_it_can_be_switched_off(monkeypatch):

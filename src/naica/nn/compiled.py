@@ -1,6 +1,6 @@
 """Small C sources beside the modules that use them, compiled on first use and kept in the user's cache.
 
-Each has a plain version in torch that gives the same numbers: without a compiler, or with ``NAICA_KERNELS=0``, that one runs. Only speed differs.
+Each has a plain version in torch that gives the same numbers: without a compiler, or with ``NAICA_KERNELS=0``, that one runs, only slower.
 """
 
 from __future__ import annotations

@@ -368,3 +368,129 @@ void gated_backward(const Work *w) {
             for (int64_t i = 0; i < w->n[q] * k; i++) w->g_f[q][i] += w->g[i];
     }
 }
+
+/* For training: the activations alone, each with its derivative and the derivative of that, in one pass. n a multiple of nothing: the rest goes
+   through a padded vector. */
+#define EACH(n, ...)                                                 \
+    for (int64_t k = 0; k < n; k += VL) {                            \
+        int64_t lanes = n - k < VL ? n - k : VL;                     \
+        __VA_ARGS__                                                  \
+    }
+INLINE vf take(const float *from, int64_t lanes) {
+    vf x = all(0);
+    if (lanes == VL) return *(const vf *)from;
+    memcpy(&x, from, lanes * sizeof(float));
+    return x;
+}
+INLINE void give(float *to, vf x, int64_t lanes) {
+    if (lanes == VL) *(vf *)to = x;
+    else memcpy(to, &x, lanes * sizeof(float));
+}
+
+void silu_forward(int64_t n, const float *x, float *y) { EACH(n, { vf a = take(x + k, lanes); give(y + k, a * sigmoid(a), lanes); }) }
+
+/* g s'(x) */
+void silu_slope(int64_t n, const float *x, const float *g, float *out) {
+    EACH(n, {
+        vf a = take(x + k, lanes), s = sigmoid(a);
+        give(out + k, take(g + k, lanes) * s * (1.0f + a * (1.0f - s)), lanes);
+    })
+}
+
+/* the derivative of v g s'(x) by x and by g */
+void silu_curve(int64_t n, const float *x, const float *g, const float *v, float *by_x, float *by_g) {
+    EACH(n, {
+        vf a = take(x + k, lanes), s = sigmoid(a), up = take(v + k, lanes);
+        give(by_g + k, up * s * (1.0f + a * (1.0f - s)), lanes);
+        give(by_x + k, up * take(g + k, lanes) * s * (1.0f - s) * (2.0f + a * (1.0f - 2.0f * s)), lanes);
+    })
+}
+
+/* phi(a) and its two derivatives: silu, or with `value` 0 the number itself */
+INLINE vf phi_of(vf a, int64_t value, vf *first, vf *second) {
+    *first = all(1.0f);
+    *second = all(0);
+    if (!value) return a;
+    vf s = sigmoid(a);
+    *first = s * (1.0f + a * (1.0f - s));
+    *second = s * (1.0f - s) * (2.0f + a * (1.0f - 2.0f * s));
+    return a * s;
+}
+
+void gate_forward(int64_t n, int64_t value, const float *a, const float *b, float *y) {
+    EACH(n, {
+        vf first, second, phi = phi_of(take(a + k, lanes), value, &first, &second);
+        give(y + k, phi * sigmoid(take(b + k, lanes)), lanes);
+    })
+}
+
+void gate_slope(int64_t n, int64_t value, const float *a, const float *b, const float *g, float *by_a, float *by_b) {
+    EACH(n, {
+        vf first, second, phi = phi_of(take(a + k, lanes), value, &first, &second), s = sigmoid(take(b + k, lanes)), up = take(g + k, lanes);
+        give(by_a + k, up * first * s, lanes);
+        give(by_b + k, up * phi * s * (1.0f - s), lanes);
+    })
+}
+
+/* the derivative of g (v_a phi' sigma + v_b phi sigma') by a, b and g */
+void gate_curve(int64_t n, int64_t value, const float *a, const float *b, const float *g, const float *v_a, const float *v_b, float *by_a, float *by_b, float *by_g) {
+    EACH(n, {
+        vf first, second, phi = phi_of(take(a + k, lanes), value, &first, &second), s = sigmoid(take(b + k, lanes));
+        vf slope = s * (1.0f - s), bend = slope * (1.0f - 2.0f * s), up = take(g + k, lanes), one = take(v_a + k, lanes), two = take(v_b + k, lanes);
+        give(by_g + k, one * first * s + two * phi * slope, lanes);
+        give(by_a + k, up * (one * second * s + two * first * slope), lanes);
+        give(by_b + k, up * (one * first * slope + two * phi * bend), lanes);
+    })
+}
+
+/* rows (r, n) to mean 0 and deviation 1, n a multiple of VL */
+void normalise_forward(int64_t rows, int64_t n, const float *x, float *y, float *inverse) {
+    for (int64_t r = 0; r < rows; r++, x += n, y += n) {
+        vf sum = all(0), squares = all(0);
+        for (int64_t k = 0; k < n; k += VL) sum += *(const vf *)(x + k);
+        vf mean = total(sum) * (1.0f / n);
+        for (int64_t k = 0; k < n; k += VL) {
+            vf d = *(const vf *)(x + k) - mean;
+            squares += d * d;
+        }
+        inverse[r] = 1.0f / __builtin_sqrtf(total(squares)[0] / n + 1e-5f);
+        for (int64_t k = 0; k < n; k += VL) *(vf *)(y + k) = (*(const vf *)(x + k) - mean) * inverse[r];
+    }
+}
+
+/* g by y -> g by x: inverse (g - <g> - y <g y>) */
+void normalise_slope(int64_t rows, int64_t n, const float *y, const float *inverse, const float *g, float *out) {
+    for (int64_t r = 0; r < rows; r++, y += n, g += n, out += n) {
+        vf sum = all(0), along = all(0);
+        for (int64_t k = 0; k < n; k += VL) {
+            sum += *(const vf *)(g + k);
+            along += *(const vf *)(g + k) * *(const vf *)(y + k);
+        }
+        vf mean = total(sum) * (1.0f / n), slope = total(along) * (1.0f / n);
+        for (int64_t k = 0; k < n; k += VL) *(vf *)(out + k) = (*(const vf *)(g + k) - mean - *(const vf *)(y + k) * slope) * inverse[r];
+    }
+}
+
+/* the derivative of v times that by x and by g */
+void normalise_curve(int64_t rows, int64_t n, const float *y, const float *inverse, const float *g, const float *v, float *by_x, float *by_g) {
+    for (int64_t r = 0; r < rows; r++, y += n, g += n, v += n, by_x += n, by_g += n) {
+        vf g_sum = all(0), v_sum = all(0), g_along = all(0), v_along = all(0), both = all(0);
+        for (int64_t k = 0; k < n; k += VL) {
+            vf one = *(const vf *)(g + k), two = *(const vf *)(v + k), at = *(const vf *)(y + k);
+            g_sum += one;
+            v_sum += two;
+            g_along += one * at;
+            v_along += two * at;
+            both += one * two;
+        }
+        float part = 1.0f / n;
+        vf g_mean = total(g_sum) * part, v_mean = total(v_sum) * part, a = total(g_along) * part, b = total(v_along) * part;
+        vf s = total(both) * part - g_mean * v_mean - a * b;
+        float square = inverse[r] * inverse[r];
+        for (int64_t k = 0; k < n; k += VL) {
+            vf at = *(const vf *)(y + k), one = *(const vf *)(g + k) - g_mean - at * a, two = *(const vf *)(v + k) - v_mean - at * b;
+            *(vf *)(by_x + k) = -(at * s + b * one + a * two) * square;
+            *(vf *)(by_g + k) = two * inverse[r];
+        }
+    }
+}

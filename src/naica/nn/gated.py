@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from naica.nn.activations import gate, normalised, silu
 from naica.nn.compiled import library
 
 _MOST_WIDTH = 128
@@ -48,7 +49,7 @@ class Factor:
     def values(self) -> Tensor:
         """(E, C)."""
         made = F.linear(self.functions, self.weight)
-        return F.silu(made) if self.silu else made
+        return silu(made) if self.silu else made
 
 
 class GatedNetwork(nn.Module):
@@ -85,16 +86,18 @@ class GatedNetwork(nn.Module):
 
     def after_first(self, x: Tensor) -> Tensor:
         """What the first layer made (E, 2H), bias included → (E, C)."""
-        values, gates = x.chunk(2, dim=1)
+        parts: Sequence[Tensor] = x.chunk(2, dim=1)
         for k, weight in enumerate(self.later):
-            hidden = F.silu(values), F.silu(gates)
+            # at first one call for both halves, which still lie side by side
+            hidden = silu(x).chunk(2, dim=1) if k == 0 else [silu(z) for z in parts]
             if len(self.later_bias):
-                values, gates = (torch.addmm(b, h, w) for b, h, w in zip(self.later_bias[k], hidden, weight, strict=True))
+                parts = [torch.addmm(b, h, w) for b, h, w in zip(self.later_bias[k], hidden, weight, strict=True)]
             else:
-                values, gates = (h @ w for h, w in zip(hidden, weight, strict=True))
+                parts = [h @ w for h, w in zip(hidden, weight, strict=True)]
         if self.norm is not None:
-            values, gates = self.norm[0](values), self.norm[1](gates)
-        return (F.silu(values) if self.value else values) * torch.sigmoid(gates)
+            parts = [normalised(z, one) for z, one in zip(parts, self.norm, strict=True)]  # type: ignore[arg-type]
+        values, gates = parts
+        return gate(values, gates, self.value)
 
     def forward(self, x: Tensor) -> Tensor:
         """(E, parts joined) → (E, C)."""

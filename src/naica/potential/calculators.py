@@ -31,7 +31,7 @@ class Known:
 
 
 def calculator(name: str) -> Calculator:
-    """The calculator called `name`: ``emt``, ``chgnet``, ``m3gnet-mp-2021``, the folder of a learned energy, or ``package.module:factory`` (called as it is).
+    """The calculator called `name`: one of `CALCULATORS`, the folder of a learned energy, or ``package.module:factory`` (called as it is).
 
     Each process makes it once and shares it; calculators here are cheap to attach to one structure after the other.
 
