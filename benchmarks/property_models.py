@@ -69,15 +69,17 @@ def crystals(count: int, seed: int = 0) -> Any:
     return CrystalTable.from_crystals([rattled[k] for k in random.permutation(len(rattled))])
 
 
-def best_rate(work: Callable[[], object], count: int, repeats: int) -> float:
-    """Structures per CPU second, the best of some repeats after a first one."""
-    work()
-    best = float("inf")
+def best_rate(work: Callable[[int], object], steps: int, count: int, repeats: int) -> float:
+    """Structures per CPU second over all steps, each at its best of some repeats after a first one: other work slows single steps."""
+    best = [float("inf")] * steps
+    for k in range(steps):
+        work(k)
     for _ in range(repeats):
-        start = time.process_time()
-        work()
-        best = min(best, time.process_time() - start)
-    return count / best
+        for k in range(steps):
+            start = time.process_time()
+            work(k)
+            best[k] = min(best[k], time.process_time() - start)
+    return count / sum(best)
 
 
 def measure(model: Any, inputs: Callable[[int], Any], steps: int, targets: list[Any], count: int, repeats: int) -> dict[str, float]:
@@ -86,20 +88,18 @@ def measure(model: Any, inputs: Callable[[int], Any], steps: int, targets: list[
 
     optimizer = torch.optim.Adam(model.parameters(), 1e-4)
 
-    def train() -> None:
-        for k in range(steps):
-            optimizer.zero_grad()
-            torch.nn.functional.mse_loss(model(inputs(k)).reshape(-1), targets[k]).backward()
-            optimizer.step()
+    def train(k: int) -> None:
+        optimizer.zero_grad()
+        torch.nn.functional.mse_loss(model(inputs(k)).reshape(-1), targets[k]).backward()
+        optimizer.step()
 
-    def infer() -> None:
+    def infer(k: int) -> None:
         with torch.inference_mode():
-            for k in range(steps):
-                model(inputs(k))
+            model(inputs(k))
 
-    rates = {"train": best_rate(train, count, repeats)}
+    rates = {"train": best_rate(train, steps, count, repeats)}
     model.eval()
-    rates["infer"] = best_rate(infer, count, repeats)
+    rates["infer"] = best_rate(infer, steps, count, repeats)
     return {**rates, "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad)}
 
 

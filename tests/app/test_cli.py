@@ -267,6 +267,9 @@ def test_data_pull_without_a_mirror_is_a_missing_part(naica, tmp_path, monkeypat
 def test_models_lists_what_can_be_used(naica):
     data = naica("models", "--json").json
     assert "cgcnn" in data["architectures"]
+    told = naica("models").out.replace("\n", " ")
+    assert "of molecules: fingerprint" in told
+    assert told.index("of crystals:") < told.index("icgcnn") < told.index("energies and forces")
     assert "emt" in data["potentials"]
 
 

@@ -90,6 +90,27 @@ def test_an_element_is_held_out(naica, table, tmp_path):
     assert judged.json["metrics"]["mae"] == pytest.approx(ran.json["metrics"]["test"]["mae"], rel=1e-4)
 
 
+def test_a_model_is_judged_on_the_rows_it_did_not_learn_from(naica, table, tmp_path):
+    from naica.data import CrystalTable
+
+    out, other = tmp_path / "run", tmp_path / "other.parquet"
+    trained = naica("train", table, "--split", "composition", "--seed", 3, "--epochs", 1, "--members", 1, "--out", out, "--json")
+    assert trained.code == 0, trained.err
+    judged = naica("evaluate", out, table, "--json")
+    assert judged.code == 0, judged.err
+    told = naica("evaluate", out, table).err.replace("\n", " ")
+    assert "the split the model was trained with: composition, seed 3" in told
+    assert judged.json["rows"] == trained.json["rows"]["test"]
+    assert judged.json["metrics"]["mae"] == pytest.approx(trained.json["metrics"]["test"]["mae"], rel=1e-4)
+    # of another table nobody knows which rows the model has seen
+    crystals = CrystalTable.read(table)
+    crystals.take(np.arange(1, len(crystals))).write(other)
+    unknown = naica("evaluate", out, other)
+    assert unknown.code == 2
+    assert "was not trained on this table: say --part all, or name a split" in unknown.err.replace("\n", " ")
+    assert naica("evaluate", out, other, "--part", "all").code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -168,8 +168,24 @@ def models() -> Answer:
     table = Table(("model", "quantity", "architecture", "members", "test error"), rows, right=("members",))
     others = tuple((n, p.quantity, _unit(p.quantity), p.data) for n, p in PUBLISHED.items())
     published = Table(("published model", "quantity", "unit", "weights from the set"), others)
-    told = (f"architectures: {', '.join(data['architectures'])}", f"potentials: {', '.join(data['potentials'])}")
+    told = (*_networks(data["architectures"]), f"potentials: {', '.join(data['potentials'])}")
     return Answer(data, (table if rows else "no model is shipped with this copy", published, *told))
+
+
+def _networks(names: Sequence[str]) -> tuple[str, ...]:
+    """Which networks learn properties, and of what; which energies and forces."""
+    from naica.insight.tasks import compared, recipe
+    from naica.potential.networks import smooth_networks
+
+    learned = {name: " and ".join(f"{system}s" for system in recipe(name).systems) for name in compared()}
+    kinds = [f"of {kind}: {', '.join(n for n, k in learned.items() if k == kind)}" for kind in dict.fromkeys(learned.values())]
+    forces = [name for name in names if name in smooth_networks()]
+    others = [name for name in names if name not in learned and name not in forces]
+    return (
+        "\n  ".join(("networks for properties (naica train --architecture)", *kinds)),
+        f"networks for energies and forces (naica potential train): {', '.join(forces)}",
+        *([f"networks for Hamiltonians: {', '.join(others)}"] if others else []),
+    )
 
 
 def _unit(quantity: str) -> str:

@@ -118,8 +118,9 @@ class TrainRequest:
 
 @dataclass(frozen=True)
 class EvaluateRequest:
-    """Measure a model on labelled crystals; `part` picks a part of the set's published split (or of an own one).
+    """Measure a model on labelled crystals; `part` picks a part of a split.
 
+    `split` None is the split the model was trained with, if this is its table, else the set's published one.
     `fidelity` declares that labels of another level of theory are meant to be compared; `element` is what ``split="element"`` holds out.
     `plot` and `calibration` are pictures to write.
     """
@@ -127,7 +128,7 @@ class EvaluateRequest:
     model: str
     source: SourceRequest
     part: str = "test"
-    split: Literal["published", "random", "composition", "prototype", "element", "none"] = "published"
+    split: Literal["published", "random", "composition", "prototype", "element", "none"] | None = None
     seed: int = 0
     plot: Path | None = None
     fidelity: bool = False

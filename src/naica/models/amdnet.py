@@ -123,7 +123,7 @@ class MotifTower(Tower):
 def _all_links(level: Batch, dtype: torch.dtype) -> Links:
     """Every pair of motifs for itself: equally long ones may differ in what they share."""
     degree = torch.bincount(level["edge_receiver"], minlength=len(level["number"])).to(dtype)[:, None]
-    return Links(level, None, degree.clamp(min=1), sum_systems(degree, level).clamp(min=1), None)
+    return Links(level, None, degree.clamp(min=1), sum_systems(degree, level).clamp(min=1), False)
 
 
 def level_of_motifs(batch: Batch) -> Batch:

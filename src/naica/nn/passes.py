@@ -37,8 +37,8 @@ def _functions() -> Any | None:
 
 
 def compiled(*tensors: Tensor) -> bool:
-    """Whether the compiled passes serve for these: 32-bit numbers on a CPU, enough of the first to be worth a call."""
-    if torch.compiler.is_compiling() or tensors[0].numel() < _SMALLEST:
+    """Whether the compiled passes serve for these: 32-bit numbers on a CPU, enough of the first to be worth a call, and nobody tracing."""
+    if tensors[0].numel() < _SMALLEST or torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
         return False
     return all(x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors) and _functions() is not None
 
