@@ -44,6 +44,8 @@ def test_the_verbs_are_commands():
         "import-weights",
         "recommend",
         "vectors",
+        "md",
+        "trajectory",
     )
     grouped = {
         "data": ("list", "show", "pull"),
