@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,8 +44,26 @@ def can_bake(backbone: nn.Module) -> bool:
     return hasattr(backbone, "edge_functions") and getattr(backbone, "tables", None) is None
 
 
+def tabulated(backbone: nn.Module, pieces: int) -> nn.Module:
+    """A copy of a network that reads its functions of distance from tables of so many pieces; what `bake` found enough, done again."""
+    baked = _with_tables(deepcopy(backbone).double().eval().requires_grad_(False), pieces)
+    return baked.to(next(backbone.parameters()).dtype)
+
+
+@torch.no_grad()
+def _with_tables(exact: Any, pieces: int) -> nn.Module:
+    """A copy of a network in 64 bits with tables, and with what depends on weights alone computed once."""
+    baked = deepcopy(exact)
+    baked.tables = Tables(_functions(exact), _cutoff(exact), pieces)
+    for module in baked.modules():
+        if hasattr(module, "fold"):
+            module.fold()
+    return cast(nn.Module, baked)
+
+
 def bake(backbone: nn.Module, batches: Sequence[Batch] = (), tolerance: float = 1e-5) -> tuple[nn.Module, BakeReport]:
-    """A copy of a network that reads its functions of distance from tables of cubic pieces. It can no longer be trained.
+    """A copy of a network that reads its functions of distance from tables of cubic pieces; what depends on weights alone is computed once.
+    It can no longer be trained.
 
     The number of pieces is doubled until the error is within the tolerance: of forces and energies on the given batches; without batches,
     of the functions themselves.
@@ -72,9 +90,8 @@ def bake(backbone: nn.Module, batches: Sequence[Batch] = (), tolerance: float = 
     wanted = [_told(exact, batch.to(dtype=torch.float64)) for batch in batches]
     pieces = _FEWEST
     while pieces <= _MOST:
-        baked = deepcopy(exact)
+        baked = _with_tables(exact, pieces)
         with torch.no_grad():
-            baked.tables = Tables(_functions(exact), _cutoff(exact), pieces)  # type: ignore[assignment]
             off = _function_error(exact, baked)
         found = [_told(baked, batch.to(dtype=torch.float64)) for batch in batches]
         energy, slope = (_largest(found, wanted, k) for k in (0, 1))

@@ -44,8 +44,18 @@ class Layer(nn.Module):
         self.down = nn.ModuleList(Mix(slots * k, k) for _, slots in self.product.outputs)
         # degrees of what comes in that also go out
         self.residual = nn.ParameterList(nn.Parameter(torch.randn(elements, k, k)) for _ in range(min(inputs, results) + 1))
+        # 1 / sqrt(inputs): the one-hot element counts as so many elements for the reference's norm
+        self.scale = (k * elements) ** -0.5
         self.basis = ProductBasis(c.l_max, range(results + 1), c.correlation, elements, k)
         self.after = nn.ModuleList(Mix(k, k) for _ in range(results + 1))
+
+    def fold(self) -> None:
+        """Take factors into weights, for good: the network is to learn no more."""
+        for weight in self.residual:
+            weight.data.mul_(self.scale)
+        for mix in self.down:
+            cast(Mix, mix).weight.data.div_(self.neighbours)
+        self.scale = self.neighbours = 1.0
 
     def weights(self, radial: Tensor) -> Tensor:
         """Bessel functions of the edges (E, ·) → weights (E, paths, K)."""
@@ -57,11 +67,11 @@ class Layer(nn.Module):
         up = [mix(x) for mix, x in zip(self.up, h, strict=True)]
         sums = self.product(weights, self.product.turns(harmonics), up, batch["edge_receiver"], batch["edge_sender"])
         down = [mix(x.flatten(2)) for mix, x in zip(self.down, sums, strict=True)]
-        products = self.basis(torch.cat(down, dim=1) / self.neighbours, kinds)
+        a = torch.cat(down, dim=1)
+        products = self.basis(a if self.neighbours == 1.0 else a / self.neighbours, kinds)
         found = [mix(b) for mix, b in zip(self.after, products, strict=True)]
         for degree, weight in enumerate(self.residual):
-            # 1 / sqrt(inputs): the one-hot element counts as elements for the reference's norm
-            found[degree] = found[degree] + kinds.mixed(h[degree], weight * (k * len(weight)) ** -0.5)
+            found[degree] = found[degree] + kinds.mixed(h[degree], weight if self.scale == 1.0 else weight * self.scale)
         assert found[0].shape == (n, 1, k)
         return found
 

@@ -100,6 +100,7 @@ class Layer(nn.Module):
         self.up = nn.ModuleDict({str(irrep): Mix(width, width) for irrep, width in inputs.items()})
         self.radial = RadialNetwork([c.bessels, *[c.radial_width] * c.radial_depth, self.messages.weights], later=2**0.5, normed=False)
         self.down = nn.ModuleDict({str(irrep): Mix(self.messages.stacked[irrep], width) for irrep, width in self.before.items()})
+        self.folded = nn.ParameterDict()
         # (channels, element's vector, out): a matrix for each element, linear in its vector
         kept = {} if first else {irrep: width for irrep, width in inputs.items() if irrep in self.before}
         self.own = nn.ParameterDict(
@@ -119,16 +120,30 @@ class Layer(nn.Module):
         self, h: Features, weights: Sequence[Tensor | Tabled], harmonics: Tensor, vectors: Tensor, kinds: Kinds, batch: Batch
     ) -> Features:
         """Features; weights of each group of paths and harmonics of the edges; vectors of the elements (elements, ·)."""
-        scale = self.neighbours**-0.5
-        up = {irrep: self.up[str(irrep)](x) * scale for irrep, x in h.items()}
+        up = {irrep: self.up[str(irrep)](x) for irrep, x in h.items()}
+        if self.neighbours != 1.0:
+            up = {irrep: x * self.neighbours**-0.5 for irrep, x in up.items()}
         sums = self.messages(up, weights, harmonics, batch)
         found = {irrep: self.down[str(irrep)](sums[irrep]) for irrep in self.before}
         for irrep, value in found.items():
             if str(irrep) in self.own:
-                weight = self.own[str(irrep)]
-                by_element = torch.einsum("zv,uvw->zuw", vectors, weight * (weight.shape[0] * weight.shape[1]) ** -0.5)
-                found[irrep] = value + kinds.mixed(h[irrep], by_element)
+                found[irrep] = value + kinds.mixed(h[irrep], self._of_elements(str(irrep), vectors))
         return self._gated(found)
+
+    def _of_elements(self, name: str, vectors: Tensor) -> Tensor:
+        """(elements, C, C'): the map of features of one irrep for every element."""
+        if name in self.folded:
+            return self.folded[name]
+        weight = self.own[name]
+        flat = weight.permute(1, 0, 2).reshape(weight.shape[1], -1)
+        return (vectors @ flat * (weight.shape[0] * weight.shape[1]) ** -0.5).view(-1, weight.shape[0], weight.shape[2])
+
+    def fold_elements(self, vectors: Tensor) -> None:
+        """Keep what depends on weights alone, for good: the network is to learn no more."""
+        for mix in self.up.values():
+            cast(Mix, mix).weight.data.mul_(self.neighbours**-0.5)
+        self.neighbours = 1.0
+        self.folded.update({name: nn.Parameter(self._of_elements(name, vectors), requires_grad=False) for name in self.own})
 
     def _gated(self, x: Features) -> Features:
         widths = [self.hidden.get(_SCALAR, 0), *(width for irrep, width in self.hidden.items() if irrep.degree)]
@@ -241,6 +256,11 @@ class NequIP(nn.Module):
         c = self.config
         radial = bessel_functions(length, c.bessels, c.cutoff, c.envelope) * (2 / c.cutoff)
         return [part for layer in self.layers for part in cast(Layer, layer).weights(radial)]
+
+    def fold(self) -> None:
+        """Keep what depends on weights alone, for good: the network is to learn no more."""
+        for layer in self.layers:
+            cast(Layer, layer).fold_elements(self.embedding.detach())
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """A batch of graphs → atom features (N, width) and energies of the atoms (N) in units of the network.

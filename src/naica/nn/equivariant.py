@@ -99,7 +99,11 @@ class Mix(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, inputs) → (…, out)."""
-        return mapped(x, self.weight * self.scale)
+        return mapped(x, self.weight if self.scale == 1.0 else self.weight * self.scale)
+
+    def fold(self) -> None:
+        """Take the factor into the weight, for good: the network is to learn no more."""
+        self.weight, self.scale = nn.Parameter(self.weight.detach() * self.scale, requires_grad=False), 1.0
 
 
 def mapped(x: Tensor, weight: Tensor) -> Tensor:

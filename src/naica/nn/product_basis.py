@@ -139,6 +139,8 @@ class ProductBasis(nn.Module):
     channels : K
     """
 
+    folded: Tensor | None
+
     def __init__(self, most: int, results: Sequence[int], correlation: int, elements: int, channels: int) -> None:
         super().__init__()
         if not 1 <= correlation <= MOST_CORRELATION:
@@ -148,18 +150,26 @@ class ProductBasis(nn.Module):
         for name, some in self.polynomials.blocks:
             paths = some.paths.shape[1]
             self.weights[name] = nn.Parameter(torch.randn(elements, paths, channels) / paths)
+        self.register_buffer("folded", None, persistent=False)
 
-    def coefficients(self, kinds: Kinds) -> Tensor:
-        """(present elements, terms, K)."""
+    def coefficients(self, present: Tensor) -> Tensor:
+        """Rows of elements (Z) → (Z, terms, K)."""
+        if self.folded is not None:
+            return torch.index_select(self.folded, 0, present)
         rows = []
         for name, _ in self.polynomials.blocks:
             weight = self.weights[name]
-            rows.append(_paths(self.polynomials, name, weight.dtype, weight.device) @ torch.index_select(weight, 0, kinds.present))
+            rows.append(_paths(self.polynomials, name, weight.dtype, weight.device) @ torch.index_select(weight, 0, present))
         return torch.cat(rows, dim=1)
+
+    def fold(self) -> None:
+        """Keep the coefficients of all elements, for good: the network is to learn no more."""
+        weight = next(iter(self.weights.values()))
+        self.folded = self.coefficients(torch.arange(len(weight), device=weight.device)).detach()
 
     def forward(self, x: Tensor, kinds: Kinds) -> list[Tensor]:
         """(N, (most + 1)², K) and the atoms' elements → (N, 2L + 1, K) for each result."""
-        found = products(self.polynomials, x, self.coefficients(kinds), kinds.place)
+        found = products(self.polynomials, x, self.coefficients(kinds.present), kinds.place)
         return list(found.split([2 * degree + 1 for degree in self.polynomials.results], dim=1))
 
 
