@@ -174,7 +174,8 @@ def _relaxed_once(crystal: Crystal, model: Any, path: Path) -> Crystal:
     kept = path.with_suffix(".relaxed.json")
     if kept.is_file():
         found = read(kept)
-        assert isinstance(found, Crystal)
+        if not isinstance(found, Crystal) or found.composition != crystal.composition:
+            raise InputError(f"{kept} holds another structure; name another trajectory, or remove the file")
         return found
     made = relaxed(crystal, model, 0.02)
     path.parent.mkdir(parents=True, exist_ok=True)
