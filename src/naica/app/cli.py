@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from naica.app import cli_data, cli_discover, cli_explain, cli_hamiltonian, cli_md, cli_model, cli_potential, cli_properties, cli_zoo
+from naica.app import cli_bake, cli_data, cli_discover, cli_explain, cli_hamiltonian, cli_md, cli_model, cli_potential, cli_properties, cli_zoo
 from naica.errors import NaicaError
 
 app = typer.Typer(
@@ -57,6 +57,7 @@ def _options(
 cli_model.add_to(app)
 cli_potential.add_to(app)
 cli_md.add_to(app)
+cli_bake.add_to(app)
 cli_properties.add_to(app)
 cli_explain.add_to(app)
 cli_discover.add_to(app)

@@ -68,3 +68,13 @@ class LearnRequest:
     config: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     resume: bool = True
+
+
+@dataclass(frozen=True)
+class BakeRequest:
+    """Tabulate the functions of distance of the potential `model`, its error measured on `files`, into the folder `out`."""
+
+    model: Path
+    files: tuple[Path, ...]
+    out: Path
+    tolerance: float = 1e-4

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
+import torch
+
 from naica.errors import InputError
-from naica.models.bake import BakeReport
+from naica.models.bake import BakeReport, tabulated
 from naica.models.bake import bake as bake_network
 from naica.models.bake import can_bake as can_bake_network
-from naica.potential.learned import LearnedPotential
+from naica.potential.learned import LearnedPotential, Member
 from naica.potential.model import PotentialModel
 from naica.potential.systems import Systems
 from naica.structure import Crystal
@@ -28,6 +30,16 @@ class Baked:
     force_error: float
     megabytes: float
     reports: tuple[BakeReport, ...]
+
+
+def with_tables(members: Sequence[Member], pieces: Sequence[int], dtype: torch.dtype) -> LearnedPotential:
+    """A potential that was baked before: tables of as many pieces as were found enough then."""
+    found = []
+    for member, count in zip(members, pieces, strict=True):
+        new = deepcopy(member)
+        new.backbone = tabulated(member.backbone, count)
+        found.append(new)
+    return LearnedPotential(found, dtype)
 
 
 def can_bake(potential: LearnedPotential) -> bool:

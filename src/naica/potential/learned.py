@@ -194,8 +194,14 @@ def potential(model: Any, dtype: torch.dtype = torch.float64) -> LearnedPotentia
     if isinstance(model, PropertyModel | PotentialModel):
         return LearnedPotential([model], dtype)
     if isinstance(model, str | Path):
-        return LearnedPotential(_opened(str(model))[0], dtype)
-    return LearnedPotential(model.members, dtype)
+        members, card, _ = _opened(str(model))
+    else:
+        members, card = model.members, model.card
+    if isinstance(card, PotentialCard) and card.baked:
+        from naica.potential.bake import with_tables
+
+        return with_tables(members, card.baked, dtype)
+    return LearnedPotential(members, dtype)
 
 
 def card_of(name: str) -> Card | PotentialCard:

@@ -52,6 +52,7 @@ class PotentialCard:
         held-out labels
     data : name, rows of each part, hash, rows left out and why
     training : settings and a record of every member
+    baked : how many pieces the tables of each member's functions of distance have, none if it is not baked: see `naica.potential.bake`
     licence, citation, note : free text
     lineage : cards this one came from (name, level), oldest first
     versions : packages it was made with
@@ -71,6 +72,7 @@ class PotentialCard:
     error: Mapping[str, float] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    baked: tuple[int, ...] = ()
     licence: str = ""
     citation: str = ""
     note: str = ""
@@ -109,9 +111,9 @@ class Potential:
 
     def learned(self, dtype: torch.dtype = torch.float64) -> LearnedPotential:
         """Ready to compute, in a precision."""
-        from naica.potential.learned import LearnedPotential
+        from naica.potential.learned import potential
 
-        return LearnedPotential(self.members, dtype)
+        return potential(self, dtype)
 
     def compute(self, crystals: Crystal | Sequence[Crystal], dtype: torch.dtype = torch.float64) -> list[Computed]:
         """Energy, forces and stress of crystals.
@@ -255,7 +257,7 @@ def read_card(path: Path) -> PotentialCard:
         what = f"{', '.join(missing)} missing" if missing else f"unknown entries {', '.join(unknown)}"
         raise InputError(f"{path} is damaged or not from naica: {what}")
     try:
-        raw = {"name": "", **raw} | {key: tuple(raw.get(key, ())) for key in ("elements", "levels", "lineage")}
+        raw = {"name": "", **raw} | {key: tuple(raw.get(key, ())) for key in ("elements", "levels", "lineage", "baked")}
         return PotentialCard(**raw)
     except TypeError as error:
         raise InputError(f"{path} is damaged: {error}") from error
