@@ -55,6 +55,15 @@ def test_evaluate_measures_and_draws(trained, frames_file, tmp_path):
     assert spread.stat().st_size > 1000
 
 
+def test_show_tells_the_card(trained):
+    answer = run("potential", "show", trained, "--json")
+    assert answer["kind"] == "potential"
+    assert answer["elements"] == ["Cu"]
+    text = CliRunner().invoke(app, ["potential", "show", str(trained)]).output
+    assert "2 members" in text
+    assert "level of theory: EMT" in text
+
+
 def test_another_level_is_refused_unless_asked_for(trained, frames_file, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["potential", "evaluate", str(trained), f"{frames_file}@r2SCAN"])
@@ -122,7 +131,7 @@ def test_errors_are_one_line(arguments, said, capsys, tmp_path, monkeypatch):
 
 
 def test_help_has_examples():
-    for command in ((), ("train",), ("evaluate",), ("sample",), ("learn",)):
+    for command in ((), ("train",), ("evaluate",), ("show",), ("sample",), ("learn",)):
         text = CliRunner().invoke(app, ["potential", *command, "--help"]).output
         assert "Examples" in text
         assert "naica potential" in text

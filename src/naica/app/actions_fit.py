@@ -178,6 +178,32 @@ def _save(figure: Figure, path: Path) -> None:
         raise InputError(f"{path}: {error}") from error
 
 
+# --- show --------------------------------------------------------------------------------------------------------------------------------
+def show(model: str) -> Answer:
+    """The card of a potential."""
+    from dataclasses import asdict
+
+    from naica.potential.saved import read_potential
+
+    card = read_potential(model).card
+    members = card.training.get("members", [])
+    spent = sum(m.get("cpu_seconds", 0.0) for m in members) / 60
+    size = members[0].get("parameters", "unknown") if members else "unknown"
+    ranges = ", ".join(f"{name.replace('_', ' ')} {low:g} to {high:g}" for name, (low, high) in card.ranges.items())
+    lines = (
+        f"{card.name}: {card.architecture}, {card.members} member{'s' if card.members > 1 else ''}, {size} parameters each, "
+        f"trained for {spent:.1f} CPU minutes",
+        f"elements: {', '.join(card.elements) or 'unknown'}",
+        f"level of theory: {card.speaking}"
+        + (f"; it also speaks {', '.join(n for n in card.levels if n != card.speaking)}" if card.levels else ""),
+        f"frames: {', '.join(f'{name} {n}' for name, n in card.data.get('rows', {}).items())}; left out: {card.data.get('n_left_out', 0)}",
+        *((f"training covered {ranges}",) if ranges else ()),
+        *((f"goes on from {', '.join(str(one['name']) for one in card.lineage)}",) if card.lineage else ()),
+        *((card.note,) if card.note else ()),
+    )
+    return Answer(asdict(card), (*lines, errors_table(card.metrics, "part")), _promise(card.error))
+
+
 # --- sample ------------------------------------------------------------------------------------------------------------------------------
 def sample(request: SampleRequest) -> Answer:
     """Frames chosen by DIRECT sampling, in a file of their own."""

@@ -1,4 +1,4 @@
-"""Commands about potentials that are learned: potential train | evaluate | sample | learn."""
+"""Commands about potentials that are learned: potential train | evaluate | show | sample | learn."""
 
 from __future__ import annotations
 
@@ -138,6 +138,16 @@ def evaluate(
     answer(action, requests.JudgeRequest(model, where, part.value if part else None, plot, calibration), json)
 
 
+def show(
+    model: Annotated[str, typer.Argument(help="Folder of a potential, or of its run.")],
+    json: Json = False,
+) -> None:
+    """Show the card of a potential: what it is, what it learned from, what it promises."""
+    from naica.app.actions_fit import show as action
+
+    answer(action, model, json)
+
+
 def sample(
     sources: Sources,
     out: Annotated[Path, typer.Option("--out", "-o", help="Write the chosen frames here (extended XYZ or Parquet).")],
@@ -222,6 +232,7 @@ _COMMANDS = (
             "naica potential evaluate runs/mine test.extxyz --calibration spread.png --json",
         ),
     ),
+    (show, "show", examples("naica potential show runs/copper", "naica potential show runs/copper --json")),
     (sample, "sample", examples("naica potential sample md.extxyz --n 100 --model runs/copper --out chosen.extxyz")),
     (learn, "learn", examples("naica potential learn start.extxyz --oracle emt --target-error 0.1 --out runs/active")),
 )
