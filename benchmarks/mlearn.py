@@ -106,6 +106,7 @@ def errors(fit: Any, test: list[Any]) -> dict[str, float]:
     from naica.potential.systems import Systems
 
     energy, forces, stress, sigma = [], [], [], []
+    looked = test[:: max(1, len(test) // 6)]
     for e in test:
         found = fit.model.compute(Systems.of(e.crystal).batch(fit.model.cutoff))
         energy.append((float(found.energy[0]) - e.energy) / len(e.crystal) * 1000)
@@ -114,9 +115,9 @@ def errors(fit: Any, test: list[Any]) -> dict[str, float]:
             # labels without the constant Pulay pressure that the fit found in them
             offset = np.eye(3) * next(iter(fit.pulay.values())) * len(e.crystal) / abs(np.linalg.det(e.crystal.cell))
             stress.append((found.stress[0].numpy() - (e.stress - offset)).ravel() * GPA)
-        if len(sigma) < 6:
-            sigma.append(fit.uncertainty(e.crystal)[1].ravel())
-    shown = np.concatenate(forces[: len(sigma)]) / np.concatenate(sigma)
+        if e in looked:
+            sigma.append(forces[-1] / fit.uncertainty(e.crystal)[1].ravel())
+    shown = np.concatenate(sigma)
     parts = {"energy": np.array(energy), "forces": np.concatenate(forces), "stress": np.concatenate(stress)}
     found_errors = {f"{k}_mae": float(np.abs(v).mean()) for k, v in parts.items()}
     found_errors |= {f"{k}_rmse": float(np.sqrt((v**2).mean())) for k, v in parts.items()}

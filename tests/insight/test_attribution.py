@@ -65,7 +65,8 @@ def test_exact_contributions_add_up_and_equal_sites_are_equal():
     assert abs(found.value[0, 0] - found.value[0, 2]) > 1e-3
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+# ACE takes only the elements it was made for
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "ace"])
 def test_integrated_gradients_add_up_for_every_architecture(name, monkeypatch):
     monkeypatch.setattr(attribution, "_NODES", (8, 32))
     model = ensemble(name, members=1)
