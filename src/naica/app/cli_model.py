@@ -241,7 +241,7 @@ def check(
     ],
     json: Json = False,
 ) -> None:
-    """Test a model against physics: symmetries, supercells, batching, saving; of potentials forces, smoothness, conservation, short range."""
+    """Test a model against physics: symmetries, supercells, batching, saving; of potentials forces, smoothness, conservation."""
     from naica.app.actions_train import check as action
 
     answer(action, model, json)

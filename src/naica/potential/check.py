@@ -42,7 +42,7 @@ _STEP = 1e-3  # eV a step of the scan may miss
 _JUMP = 1e-6
 _HOLE = 1e-3
 _DRIFT = 1.0  # eV per atom and nanosecond
-_KELVIN, _DT, _STEPS = 300.0, 0.5, 240
+_KELVIN, _DT, _STEPS = 300.0, 1.0, 100
 # shares of the sum of two covalent radii: two atoms that come nearer than the first must repel each other down to the second
 _NEAR, _NEAREST = 0.7, 0.3
 _FAR = 40.0
@@ -477,7 +477,7 @@ _LAWS: tuple[Callable[[_Subject, Sequence[Crystal], np.random.Generator], Row | 
 
 # --- what it is tried on ------------------------------------------------------------------------------------------------------------------
 def samples(elements: Sequence[str], seed: int = 0) -> list[Crystal]:
-    """Six small structures of some elements: one atom in a cell, a shaken salt, a crowd in a skewed cell, a slab, a molecule, a lone atom."""
+    """Six small structures of some elements: one atom in a cell, a shaken salt, a crowd, a slab, a molecule, a lone atom."""
     a, b, c = _three(elements)
     draw = np.random.default_rng(seed + 1)
     fcc = np.array([[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])

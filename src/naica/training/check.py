@@ -89,7 +89,8 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
         rows = [{**asdict(r), "passed": r.passed} for r in self.rows]
-        return {"model": self.model, "passed": self.passed, "warnings": list(self.warnings), "unit": self.unit, "rows": rows, "left_out": list(self.left_out)}
+        verdict = {"passed": self.passed, "warnings": list(self.warnings)}
+        return {"model": self.model, **verdict, "unit": self.unit, "rows": rows, "left_out": list(self.left_out)}
 
     def __str__(self) -> str:
         wide = max(len(r.law) for r in self.rows)
