@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from naica.errors import ConfigError
+from naica.errors import ConfigError, InputError
 from naica.models.mace import message_paths
 from naica.nn import edge_product
 from naica.nn.compiled import reason
@@ -175,6 +175,15 @@ def test_without_a_compiler_the_plain_version_runs(monkeypatch):
     monkeypatch.setattr(edge_product, "_functions", lambda: None)
     for a, b in zip(product(*some), ours, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.skipif(not compiled(), reason="no C compiler")
+def test_edges_out_of_order_or_range_are_refused():
+    product = PRODUCTS["painn"]
+    weights, turns, inputs, receiver, sender = case(product)
+    for ends in ((receiver.flip(0), sender), (receiver, sender + 5), (receiver, sender - 5)):
+        with pytest.raises(InputError, match="sorted"):
+            product(weights, turns, inputs, *ends)
 
 
 def test_paths_that_do_not_couple_are_refused():

@@ -57,6 +57,16 @@ static int64_t first_of(const Work *w, int64_t atom) {
     return low;
 }
 
+/* whether receivers never decrease and all ends are atoms: what everything here relies on */
+int64_t edge_sound(int64_t edges, int64_t atoms, const int64_t *receiver, const int64_t *sender) {
+    int64_t wrong = 0, before = 0;
+    for (int64_t e = 0; e < edges; e++) {
+        wrong |= (receiver[e] < before) | (receiver[e] >= atoms) | (sender[e] < 0) | (sender[e] >= atoms);
+        before = receiver[e];
+    }
+    return !wrong;
+}
+
 /* atoms are shared out so that threads have as many edges each */
 static int64_t begin_of(const Work *w, int64_t thread) {
     if (thread <= 0 || !w->edges) return thread <= 0 ? 0 : w->atoms;

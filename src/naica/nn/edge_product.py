@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from naica.errors import ConfigError
+from naica.errors import ConfigError, InputError
 from naica.nn.compiled import library
 from naica.nn.so3 import coupling
 
@@ -118,11 +118,17 @@ class EdgeProduct:
         Returns
         -------
         (N, 2l + 1, stacked, K) for each output.
+
+        Raises
+        ------
+        InputError
+            If edges are not sorted by receiver or name atoms that are not there (found out where the compiled functions serve).
         """
         numbers = weights.table if isinstance(weights, Tabled) else weights
         if not _serves(self, numbers, inputs):
             return plain(self, weights.read() if isinstance(weights, Tabled) else weights, turns, inputs, receiver, sender)
-        call = _Call(self, receiver.contiguous(), sender.contiguous())
+        call = _Call(self, receiver.long().contiguous(), sender.long().contiguous())
+        call.check(len(inputs[0]))
         if isinstance(weights, Tabled):
             return list(_FromTable.apply(call, weights.table, weights.step, weights.length, turns, *inputs))
         return list(_Sums.apply(call, weights, turns, *inputs))
@@ -186,6 +192,8 @@ def _functions() -> ctypes.CDLL | None:
         for name in ("edge_sums", "edge_slopes", "edge_second"):
             function = getattr(found, name)
             function.argtypes, function.restype = (ctypes.POINTER(_Work), ctypes.c_int64), None
+        found.edge_sound.argtypes = (ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
+        found.edge_sound.restype = ctypes.c_int64
     return found
 
 
@@ -233,6 +241,15 @@ class _Call:
         found = _functions()
         assert found is not None
         getattr(found, name)(ctypes.byref(work), int(double))
+
+    def check(self, atoms: int) -> None:
+        """Refuse edges that would be summed wrongly (InputError)."""
+        found = _functions()
+        assert found is not None
+        if not found.edge_sound(len(self.receiver), atoms, self.receiver.data_ptr(), self.sender.data_ptr()):
+            raise InputError(
+                f"edges are not sorted by receiver, or lead to atoms that are not there; expected numbers below {atoms}, sorted"
+            )
 
     def threads(self) -> int:
         return max(1, min(torch.get_num_threads(), len(self.receiver) // 256))
