@@ -297,7 +297,7 @@ def _plateau(fits: Sequence[_Fit]) -> int:
         later = [next((f for f in fits[k + 1 :] if f.fit[0] >= 0.99 * times * one.fit[0]), fits[-1]) for times in (2, 4, 8)]
         gaps = [abs(one.tracer.value - other.tracer.value) for other in later]
         noise = [sqrt(max(other.tracer.sigma**2 - one.tracer.sigma**2, (0.2 * other.tracer.sigma) ** 2)) for other in later]
-        if all(gap <= 2 * width for gap, width in zip(gaps, noise, strict=True)):
+        if all(gap <= 1.5 * width for gap, width in zip(gaps, noise, strict=True)):
             return k
     return len(fits) - 1
 
