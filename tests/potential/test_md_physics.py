@@ -70,25 +70,28 @@ def test_kinetic_energies_are_chi_square(ensemble) -> None:  # type: ignore[no-u
 
 @pytest.mark.parametrize(
     "ensemble",
-    [NPT(4.0, 80.0, 400.0), NPT(4.0, 80.0, 400.0, shape="full"), CellRescaling(4.0, 0.02, 400.0, compressibility=40.0)],
+    [NPT(4.0, 80.0, 2000.0), NPT(4.0, 80.0, 2000.0, shape="full"), CellRescaling(4.0, 0.02, 400.0, compressibility=40.0)],
     ids=["npt", "npt full", "npt rescale"],
 )
 def test_cold_volumes_follow_the_static_equation_of_state(ensemble) -> None:  # type: ignore[no-untyped-def]
-    """At 1 K the mean volume under a pressure is that of the relaxed crystal under it."""
+    """At 5 K the mean volume under a pressure is that of the relaxed crystal under it, but for an expansion of some thousandths.
+
+    The cell's mass goes with the temperature: in the cold it needs a long relaxation time, or it swings faster than the time step.
+    """
     pressures = [0.0, 0.003, 0.008]
     crystal = ARGON.supercell((2, 2, 2))
     relaxed = [optimise([ARGON], Batched(LJ), Goal(fmax=1e-6, steps=400, pressure=p))[0] for p in pressures]
     static = np.array([r.crystal.volume / 4 for r in relaxed if r.crystal is not None])
     evaluator = Batched(LJ)
     cells = [crystal.scaled(v * 32 / crystal.volume * 1.01) for v in static]
-    state = md.init(Systems.of(cells), evaluator, ensemble, 1.0, pressure=pressures, seed=3)
+    state = md.init(Systems.of(cells), evaluator, ensemble, 5.0, pressure=pressures, seed=3)
     volumes, pressed = [], []
     for k in range(2500):
         state = md.step(state, evaluator, ensemble)
         if k >= 500:
             volumes.append(state.systems.volume.numpy() / 32)
             pressed.append(state.pressure_tensor.diagonal(dim1=1, dim2=2).mean(1).numpy())
-    np.testing.assert_allclose(np.mean(volumes, axis=0), static, rtol=4e-3)
+    np.testing.assert_allclose(np.mean(volumes, axis=0), static, rtol=1e-2)
     np.testing.assert_allclose(np.mean(pressed, axis=0), pressures, atol=1e-4)
 
 

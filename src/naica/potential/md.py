@@ -362,7 +362,7 @@ class NPT:
     ----------
     dt : fs
     relaxation : fs, of the atoms' thermostat
-    barostat : fs, of the cell
+    barostat : fs, of the cell; in a cold and stiff crystal it must be longer, as the cell's mass goes with the temperature
     chain : thermostats that hang on each other
     shape : what of the cell may change: its volume (``isotropic``), its stretch along x, y, z (``axes``), or all but its turns (``full``)
     """
