@@ -3,8 +3,8 @@
     python benchmarks/hamiltonian_products.py            # degree 4, 16 channels of each degree and parity, 2,000 edges
 
 Both map features of all degrees up to L and both parities to the same, with a weight for every path and pair of channels (e3nn's
-``FullyConnectedTensorProduct``). e3nn gets harmonics ready-made; naica's time includes frames, rotations into them and back. Numbers of weights
-are printed; that the two are one function is a test (``tests/hamiltonian/test_learning.py``). Needs ``pip install e3nn==0.6.0``.
+``FullyConnectedTensorProduct``). e3nn gets harmonics ready-made; naica's time includes frames, rotations into them and back. Numbers of
+weights are printed; that the two are one function is a test (``tests/hamiltonian/test_learning.py``). Needs ``pip install e3nn==0.6.0``.
 """
 
 from __future__ import annotations

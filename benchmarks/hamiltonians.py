@@ -5,8 +5,9 @@
     python benchmarks/hamiltonians.py graphene --minutes 15 --larger '*-2x2-*' --out runs/h
     python benchmarks/hamiltonians.py carbon --from runs/h/universal-full-0 --sizes 10,20,40 --out runs/h
 
-CPU minutes are of one thread. A fifth of the structures (of the small cells, where --larger names the others) is held out by a fixed draw; --sizes
-trains on parts of the rest and gives the learning curve. Each line says whether the network was added to H0 (--h0) or to two-centre tables.
+CPU minutes are of one thread. A fifth of the structures (of the small cells, where --larger names the others) is held out by a fixed
+draw; --sizes trains on parts of the rest and gives the learning curve. Each line says whether the network was added to H0 (--h0) or to
+two-centre tables.
 """
 
 from __future__ import annotations

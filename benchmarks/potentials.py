@@ -6,10 +6,10 @@
     python benchmarks/potentials.py growth                   # naica alone: 64 to 8,000 atoms, time and memory
 
 Si 64 and Si 512 are rattled diamond, LiPS is Li24P8S32 at random. Every call moves the atoms and makes the neighbour list anew, as the
-peers' ASE calculators do; `baked` is the same network after `bake` (functions of distance tabulated, its error printed). A training step is
-four cells of 64 atoms, a loss on energies, forces and stresses, Adam. Architecture, widths and cut-off are the peer's; the numbers of parameters
-are printed beside each other. Both run in one call of this program, in turns, each in its own process; the least of all turns counts.
-Peers run as a user gets them, without naica's tuning of the runtime.
+peers' ASE calculators do; `baked` is the same network after `bake` (functions of distance tabulated, its error printed). A training
+step is four cells of 64 atoms, a loss on energies, forces and stresses, Adam. Architecture, widths and cut-off are the peer's; the
+numbers of parameters are printed beside each other. Both run in one call of this program, in turns, each in its own process; the least
+of all turns counts. Peers run as a user gets them, without naica's tuning of the runtime.
 """
 
 from __future__ import annotations

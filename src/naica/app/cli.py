@@ -13,7 +13,18 @@ from typing import Annotated
 
 import typer
 
-from naica.app import cli_bake, cli_data, cli_discover, cli_explain, cli_hamiltonian, cli_md, cli_model, cli_potential, cli_properties, cli_zoo
+from naica.app import (
+    cli_bake,
+    cli_data,
+    cli_discover,
+    cli_explain,
+    cli_hamiltonian,
+    cli_md,
+    cli_model,
+    cli_potential,
+    cli_properties,
+    cli_zoo,
+)
 from naica.errors import NaicaError
 
 app = typer.Typer(
