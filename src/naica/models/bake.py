@@ -96,7 +96,7 @@ def bake(backbone: nn.Module, batches: Sequence[Batch] = (), tolerance: float = 
         found = [_told(baked, batch.to(dtype=torch.float64)) for batch in batches]
         energy, slope = (_largest(found, wanted, k) for k in (0, 1))
         if max([off] if energy is None or slope is None else [energy, slope]) <= tolerance:
-            size = sum(b.numel() for b in baked.tables.buffers()) * (torch.finfo(numbers).bits // 8) / 1e6  # type: ignore[union-attr]
+            size = sum(b.numel() for b in cast(nn.Module, baked.tables).buffers()) * (torch.finfo(numbers).bits // 8) / 1e6
             return baked.to(numbers), BakeReport(pieces, _cutoff(exact) / pieces, size, off, energy, slope)
         pieces *= 2
     raise RunError(f"{_MOST} pieces leave an error above {tolerance:g}; allow a larger tolerance")
