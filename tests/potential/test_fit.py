@@ -54,7 +54,7 @@ def test_references_and_scale_come_from_the_training_part():
 
 
 def test_saved_and_opened_it_says_the_same(tmp_path):
-    made = fit(emt_frames(12), SMALL, out=tmp_path / "run", name="copper")
+    made = fit(emt_frames(12), SMALL.replace(tensorboard=True), out=tmp_path / "run", name="copper")
     opened = load(tmp_path / "run")
     crystal = crystals(1, seed=5)[0]
     a, b = made.compute(crystal)[0], opened.compute(crystal)[0]
@@ -65,6 +65,11 @@ def test_saved_and_opened_it_says_the_same(tmp_path):
     assert {"train", "validation", "test"} <= set(opened.card.metrics)
     assert opened.card.data["rows"] == {"train": 9, "validation": 1, "test": 2}
     assert (tmp_path / "run/member-0/log.csv").read_text().count("\n") == 3
+    assert list((tmp_path / "run/member-0/tensorboard").glob("events*"))
+    # graphs lie on disk and are mapped into memory the next time
+    needs = made.members[0].needs
+    again = Examples.build(emt_frames(12), needs, tmp_path / "run/graphs.bin")
+    assert not again.graphs.vectors.flags.writeable
     relaxed = relax(crystal, str(tmp_path / "run"), fmax=10.0)[0]
     assert relaxed.status == "converged"
     gold = crystals(1, seed=6, elements=("Au",))[0]

@@ -92,7 +92,7 @@ class FitConfig:
     balance: Balance = "atoms"
     max_edges: int = 100_000
     optimizer: Optimizer = "adamw"
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     weight_decay: float = 1e-6
     clip: float = 10.0
     schedule: Schedule = "one-cycle"
