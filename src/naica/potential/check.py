@@ -352,8 +352,8 @@ def _path(s: _Subject, crystals: Sequence[Crystal], draw: np.random.Generator) -
 
 def _alone(s: _Subject, crystals: Sequence[Crystal], draw: np.random.Generator) -> Row:
     first, second = _two(s)
-    one, other = (Crystal([e], np.zeros((1, 3))) for e in (first, second))
-    far = [Crystal(pair, [[0, 0, 0], [0, 0, _FAR]]) for pair in ((first, second), (second, first))]
+    one, other = (_atoms([e], [[0, 0, 0]]) for e in (first, second))
+    far = [_atoms(pair, [[0, 0, 0], [0, 0, _FAR]]) for pair in ((first, second), (second, first))]
     told = s.tell([one, other, *far])
     apart = told[2].energy - told[0].energy - told[1].energy
     errors = [abs(apart), abs(told[2].energy - told[3].energy), *(float(np.abs(t.forces).max()) for t in told)]
@@ -371,7 +371,7 @@ def _two_atoms(s: _Subject, crystals: Sequence[Crystal], draw: np.random.Generat
     shares = np.linspace(_NEAR, _NEAREST, 41)
     depth: dict[str, float] = {}
     for a, b in pairs:
-        energy = s.energies([Crystal([a, b], [[0, 0, 0], [0, 0, share * _bond(a, b)]]) for share in shares])
+        energy = s.energies([_atoms([a, b], [[0, 0, 0], [0, 0, share * _bond(a, b)]]) for share in shares])
         hole = float((np.maximum.accumulate(energy) - energy).max())
         depth[f"{a}–{b}"] = hole if np.isfinite(hole) else float("inf")
     worst = max(depth.values())
@@ -443,7 +443,7 @@ def _unseen(s: _Subject, crystals: Sequence[Crystal], draw: np.random.Generator)
         return None
     foreign = next(e.symbol for e in table() if e.symbol not in s.potential.card.elements)
     try:
-        s.potential.compute(Crystal([foreign], np.zeros((1, 3))))
+        s.potential.compute(_atoms([foreign], [[0, 0, 0]]))
     except InputError:
         return Row("unseen elements", f"{foreign}, which training had not, is refused", 0.0, 0.0)
     return Row("unseen elements", f"{foreign}, which training had not, is refused", float("inf"), 0.0)
@@ -490,9 +490,14 @@ def samples(elements: Sequence[str], seed: int = 0) -> list[Crystal]:
         _shaken_salt(a, b, 0.03, draw),
         _crowd([a, b, c, b, a], skewed, draw),
         Crystal.from_fractional([a, b, c], flat, np.diag([1.7 * edge, 1.7 * edge, 8 * edge]), [True, True, False]),
-        Crystal([a, b, c], bent),
-        Crystal([a], np.zeros((1, 3))),
+        _atoms([a, b, c], bent),
+        _atoms([a], [[0, 0, 0]]),
     ]
+
+
+def _atoms(symbols: Sequence[str], positions: Sequence[Sequence[float]]) -> Crystal:
+    """Atoms in free space."""
+    return Crystal(np.array([element(e).number for e in symbols]), np.asarray(positions, dtype=np.float64))
 
 
 def _three(elements: Sequence[str]) -> tuple[str, str, str]:
@@ -518,7 +523,7 @@ def _bond(a: str, b: str) -> float:
 def _trio(s: _Subject, distance: float) -> Crystal:
     """Two atoms at some distance along x, and a third one at the first one's side."""
     a, b, c = _three(s.elements)
-    return Crystal([a, b, c], [[0, 0, 0], [distance, 0, 0], [-0.4 * _bond(a, c), 0.95 * _bond(a, c), 0.2]])
+    return _atoms([a, b, c], [[0, 0, 0], [distance, 0, 0], [-0.4 * _bond(a, c), 0.95 * _bond(a, c), 0.2]])
 
 
 def _salt(s: _Subject, shake: float, draw: np.random.Generator) -> Crystal:
@@ -527,7 +532,7 @@ def _salt(s: _Subject, shake: float, draw: np.random.Generator) -> Crystal:
 
 def _shaken_salt(a: str, b: str, shake: float, draw: np.random.Generator) -> Crystal:
     fcc = np.array([[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
-    made = Crystal.from_fractional([a, b], [[0, 0, 0], [0.5, 0.5, 0.5]], 2.2 * _bond(a, b) * fcc)
+    made = Crystal.from_fractional([a, b], np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), 2.2 * _bond(a, b) * fcc)
     return made.replace(positions=made.positions + shake * draw.normal(size=(2, 3)))
 
 
