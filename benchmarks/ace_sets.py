@@ -38,7 +38,7 @@ SETS = {
         {"cutoff": 5.0, "degrees": (10.0, 8.0), "l_weight": 1.0, "pair_functions": 14}, train=40, test=30, balances=(0.3,), powers=(2.0,)
     ),
     "rmd17:ethanol": Case(
-        {"cutoff": 4.5, "degrees": (8.0, 7.0), "l_weight": 1.0, "pair_functions": 12}, train=950, test=300, balances=(0.3,)
+        {"cutoff": 4.5, "degrees": (8.0, 7.0), "l_weight": 1.0, "pair_functions": 12}, train=950, test=300, balances=(1.0,), powers=(2.0,)
     ),
 }
 
