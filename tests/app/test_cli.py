@@ -46,12 +46,23 @@ def test_the_verbs_are_commands():
         "vectors",
         "md",
         "trajectory",
+        "bake",
+        "bands",
+        "transport",
+        "conductivity",
+        "eos",
+        "elastic",
+        "phonons",
+        "rdf",
+        "melt",
     )
     grouped = {
         "data": ("list", "show", "pull"),
         "campaign": ("status", "report", "export"),
         "sites": ("map", "study"),
         "zoo": ("report", "tasks"),
+        "potential": ("train", "evaluate", "sample", "learn", "show", "export"),
+        "hamiltonian": ("evaluate", "import", "info", "make", "train"),
     }
     wanted = {(name,) for name in alone} | {(group, name) for group, names in grouped.items() for name in names}
     assert wanted == set(COMMANDS)
