@@ -52,7 +52,7 @@ def energies(items: list[Crystal], law, level: Level) -> CrystalTable:
 
 
 def test_many_cheap_labels_beside_few_dear_ones():
-    """Chen et al.'s situation as a toy: 1000 low and 20 high; the error at the high level is at least three times lower than without low."""
+    """Chen et al.'s situation as a toy: 1000 low and 20 high; the error at the high level is three times lower than without the low."""
     config = FitConfig(
         architecture="schnet",
         architecture_config={"width": 16, "interactions": 1, "gaussians": 16, "cutoff": 7.0},

@@ -27,7 +27,7 @@ from naica.potential.parts import Cut, cut
 from naica.potential.references import force_scale, isolated, least_squares
 from naica.potential.saved import Potential, PotentialCard, read_potential
 from naica.potential.settings import FitConfig
-from naica.structure.elements import symbol
+from naica.structure.elements import element, symbol
 from naica.training.card import versions
 from naica.training.transfer import trained_parameters
 
@@ -244,7 +244,7 @@ def concluded(material: Material, members: Sequence[PotentialModel], records: li
         tuple(members),
         replace(
             empty,
-            elements=tuple(symbol(z) for z in _elements(frames_, material.cut)),
+            elements=_elements(material),
             level=level,
             levels=frames_.levels if len(frames_.levels) > 1 else (),
             speaks=speaks,
@@ -284,10 +284,13 @@ def measured(potential: Potential, material: Material) -> tuple[dict[str, Any], 
     return metrics, error
 
 
-def _elements(given: Frames, chosen: Cut) -> list[int]:
-    numbers = given.table.flat()[1]
-    rows = np.concatenate([chosen.train, chosen.replayed])
-    return [int(z) for z in np.unique(numbers[np.isin(given.owner, rows)])]
+def _elements(material: Material) -> tuple[str, ...]:
+    """Symbols seen in training, by this potential or the one it goes on from."""
+    given, numbers = material.frames, material.frames.table.flat()[1]
+    rows = np.concatenate([material.cut.train, material.cut.replayed])
+    seen = {int(z) for z in np.unique(numbers[np.isin(given.owner, rows)])}
+    before = () if material.start is None else material.start.card.elements
+    return tuple(symbol(z) for z in sorted(seen | {element(name).number for name in before}))
 
 
 def _ranges(material: Material) -> dict[str, tuple[float, float]]:
