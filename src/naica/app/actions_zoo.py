@@ -152,11 +152,7 @@ def _standing_table(standing: Any) -> Table:
             )
         )
     rows += [(f"published: {p.name}", f"{p.value:g}", *[""] * 6, f"{p.source}: {p.split}") for p in standing.task.published]
-    seeds = max((s.seeds for s in standing.scores), default=0)
-    title = (
-        f"{standing.task.title}: about {standing.train_rows:,} training rows, {standing.minutes:g} CPU min per run, "
-        f"{seeds} seed{'s' if seeds != 1 else ''}"
-    )
+    title = f"{standing.task.title}: about {standing.train_rows:,} training rows, {standing.minutes:g} CPU min per run, {standing.seeds}"
     return Table(columns, tuple(rows), title, columns[1:8])
 
 

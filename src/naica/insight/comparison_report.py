@@ -68,13 +68,12 @@ def _rank_table(found: Sequence[Standing], table: Sequence[Place]) -> list[str]:
 def _task_section(standing: Standing) -> list[str]:
     task = standing.task
     name = _METRICS[task.metric] + (f", {unit(task)}" if unit(task) else "")
-    seeds = max((s.seeds for s in standing.scores), default=0)
     by = "by composition" if task.split == "composition" else "at random"
     lines = [
         f"#### {task.title} (`{task.name}`)",
         "",
         f"About {standing.train_rows:,} training rows, judged on {standing.test_rows:,} test rows that every ranked network can do "
-        f"(median over seeds); split {by} from the seed, {seeds} seed{'s' if seeds != 1 else ''}; "
+        f"(median over seeds); split {by} from the seed, {standing.seeds}; "
         f"{standing.minutes:g} CPU minutes of training per run.",
         "",
         _row("network", name, "error left", "rank", "test rows missing", "parameters", "train /s", "infer /s", "epochs (best)"),

@@ -64,6 +64,13 @@ class Standing:
         """Without the baselines."""
         return tuple(s for s in self.scores if s.model not in ("mean", "composition-ridge"))
 
+    @property
+    def seeds(self) -> str:
+        """How many seeds the networks have, in words."""
+        found = sorted({s.seeds for s in self.networks or self.scores if s.seeds}) or [0]
+        many = f"{found[0]} to {found[-1]}" if len(found) > 1 else f"{found[0]}"
+        return f"{many} seed{'' if many == '1' else 's'}"
+
     def score(self, model: str) -> Score | None:
         """That of one network."""
         return next((s for s in self.scores if s.model == model), None)

@@ -17,18 +17,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import log
-from typing import Any, Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from naica.errors import ConfigError, InputError
 from naica.graphs import Batch, GraphSpec
-from naica.nn import passes
 from naica.nn.atoms import N_ELEMENTS
+from naica.nn.chain import Path, along, serves
 from naica.nn.linear import linear_after_softplus, plain_linear
 from naica.nn.radial import Gaussians
 from naica.nn.segment import mean_systems, sum_edges, sum_systems
@@ -85,15 +84,13 @@ class Block(nn.Module):
 
     def forward(self, v: Tensor, e: Tensor, u: Tensor, links: Links) -> tuple[Tensor, Tensor, Tensor]:
         """Atoms (N, C), edges (E, C), systems (B, C) → the same, updated."""
-        came = (v, e, u)
+        came = (v, u)
         if self.dense is not None:
-            v, e, u = (dense(x) for dense, x in zip(self.dense, came, strict=True))
+            v, u = self.dense[0](v), self.dense[2](u)
         system = links.batch["system"]
         at_receiver, at_sender, on_edge, on_state = self.bonds.split()
         of_receivers = F.linear(v, at_receiver, self.bonds.first.bias) + torch.index_select(F.linear(u, on_state), 0, system)
-        of_ends = links.ends(of_receivers, F.linear(v, at_sender))
-        e = self.bonds.rest(torch.addmm(of_ends, e, on_edge.t()))
-        of_atoms = links.sum_edges(e)
+        e, of_atoms = self._along(e, of_receivers, F.linear(v, at_sender), on_edge, links)
         from_bonds, from_atoms, from_state = self.atoms.split()
         v = self.atoms.rest(
             F.linear(of_atoms / links.edges_of_atom, from_bonds, self.atoms.first.bias)
@@ -104,14 +101,36 @@ class Block(nn.Module):
         of_system = sum_systems(of_atoms, links.batch) / links.edges_of_system
         joined = torch.cat([of_system, mean_systems(v, links.batch), u], dim=1)
         u = self.state.rest(self.state.first(joined))
-        return v + came[0], e + came[1], u + came[2]
+        return v + came[0], e, u + came[1]
+
+    def _along(self, e: Tensor, of_receivers: Tensor, of_senders: Tensor, on_edge: Tensor, links: Links) -> tuple[Tensor, Tensor]:
+        """Bonds (E, C) and what belongs to their ends (N, hidden) → bonds after the block (E, C), their updates summed on atoms (N, C)."""
+        dense, phi = (None if self.dense is None else cast(Dense, self.dense[1])), self.bonds
+        layers = [(on_edge, None), *(_after_softplus(layer) for layer in (phi.second, phi.third))]
+        if dense is not None:
+            layers = [(dense.first.weight, dense.first.bias), _after_softplus(dense.second), *layers]
+        weights = [weight for weight, _ in layers]
+        if not links.once or not serves(e, weights):
+            x = e if dense is None else dense(e)
+            x = phi.rest(torch.addmm(links.ends(of_receivers, of_senders), x, on_edge.t()))
+            return e + x, sum_edges(x if links.times is None else x * links.times, links.batch)
+        if dense is not None:
+            # its result comes out of a softplus too: the shift goes into what belongs to the receivers
+            of_receivers = of_receivers - _LN2 * on_edge.sum(1)
+        path = Path(links.batch["edge_receiver"], links.batch["edge_sender"], len(layers) - 3, _LN2 if phi.activated else None, links.times)
+        return along(path, e, of_receivers, of_senders, weights, [bias for _, bias in layers])
+
+
+def _after_softplus(layer: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a layer for the softplus that comes in without its shift by ln 2."""
+    return layer.weight, layer.bias - _LN2 * layer.weight.sum(1)
 
 
 @dataclass(frozen=True)
 class Links:
     """A batch's edges: each stands for `times` (E, 1) equal ones (None: for itself); how many end at each atom and in each system.
 
-    `once`: nothing is differentiated twice, so that sums and their derivatives may be compiled passes.
+    `once`: nothing is differentiated twice, so that bonds may go through compiled layers (`naica.nn.chain`).
     """
 
     batch: Batch
@@ -136,28 +155,8 @@ class Links:
 
     def ends(self, of_receivers: Tensor, of_senders: Tensor) -> Tensor:
         """Sum of what belongs to the two ends (N, C) of every edge: (E, C)."""
-        receiver, sender = self.batch["edge_receiver"], self.batch["edge_sender"]
-        if self.once and passes.compiled(of_receivers, of_senders):
-            return _Ends.apply(of_receivers, of_senders, receiver, sender)
-        return torch.index_select(of_senders, 0, sender) + torch.index_select(of_receivers, 0, receiver)
-
-    def sum_edges(self, values: Tensor) -> Tensor:
-        """Edge values (E, C), each as often as it stands for, summed on their receivers: (N, C)."""
-        return sum_edges(values if self.times is None else values * self.times, self.batch)
-
-
-class _Ends(torch.autograd.Function):
-    """Both rows of every edge added in one pass over memory."""
-
-    @staticmethod
-    def forward(ctx: Any, first: Tensor, second: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        ctx.ends, ctx.shape = (i, j), first.shape
-        return passes.two_rows(first, second, i, j)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return *(passes.add_rows(gradients[0].new_zeros(ctx.shape), end, gradients[0]) for end in ctx.ends), None, None
+        of_senders = torch.index_select(of_senders, 0, self.batch["edge_sender"])
+        return of_senders + torch.index_select(of_receivers, 0, self.batch["edge_receiver"])
 
 
 def merged(batch: Batch) -> tuple[Batch, Tensor | None]:

@@ -1,5 +1,5 @@
-/* Single passes over the memory of edges, for what torch needs several: softplus and its slope, gates summed on atoms, rows added to rows.
-   The plain versions beside the callers (softplus.py, gate.py, rows.py) are what these must equal.
+/* Single passes over the memory of edges, for what torch needs several: softplus and its slope, gates summed on atoms.
+   The plain versions beside the callers (softplus.py, gate.py) are what these must equal.
 
    Vectors are those of GCC and Clang; VB is their size in bytes. NaN and infinity come out as torch's own do. */
 #include <stdint.h>
@@ -148,27 +148,4 @@ void gated_sum_backward(
             store(to + width + k, u * slope, left);
         }
     }
-}
-
-/* out[index[e]] += rows[e]; threads share out the columns, so that the order of the sums does not depend on their number */
-void rows_add(const float *rows, const int64_t *index, float *out, int64_t n, int64_t width, int64_t threads) {
-    int64_t step = ((width + threads - 1) / threads + VL - 1) / VL * VL;
-#pragma omp parallel for num_threads((int)threads) schedule(static, 1) if (threads > 1)
-    for (int64_t t = 0; t < threads; t++)
-        for (int64_t e = 0; e < n; e++) {
-            const float *from = rows + e * width;
-            float *to = out + index[e] * width;
-            int64_t end = (t + 1) * step < width ? (t + 1) * step : width;
-            for (int64_t k = t * step; k < end; k += VL) store(to + k, load(to + k, end - k) + load(from + k, end - k), end - k);
-        }
-}
-
-/* out[e] = first[i[e]] + second[j[e]] */
-void two_rows(
-    const float *first, const float *second, const int64_t *i, const int64_t *j, float *out, int64_t n, int64_t width, int64_t threads
-) {
-#pragma omp parallel for num_threads((int)threads) if (threads > 1)
-    for (int64_t e = 0; e < n; e++)
-        for (int64_t k = 0; k < width; k += VL)
-            store(out + e * width + k, load(first + i[e] * width + k, width - k) + load(second + j[e] * width + k, width - k), width - k);
 }

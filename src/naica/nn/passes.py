@@ -20,8 +20,6 @@ _SIGNATURES = {
     "softplus_backward": (_POINTER,) * 3 + (_NUMBER,) * 2,
     "gated_sum_forward": (_POINTER,) * 6 + (_NUMBER,) * 3,
     "gated_sum_backward": (_POINTER,) * 4 + (_NUMBER,) * 3,
-    "rows_add": (_POINTER,) * 3 + (_NUMBER,) * 3,
-    "two_rows": (_POINTER,) * 5 + (_NUMBER,) * 3,
 }
 _SMALLEST = 1024
 
@@ -81,21 +79,6 @@ def gated_sum_backward(values: Tensor, gradient: Tensor, receiver: Tensor) -> Te
     gradient = gradient.contiguous()
     result = torch.empty_like(values)
     _call("gated_sum_backward", values, gradient, receiver, result, len(values), gradient.shape[1])
-    return result
-
-
-def add_rows(to: Tensor, index: Tensor, rows: Tensor) -> Tensor:
-    """Add rows (E, C) to the rows `index` (E) of `to`, in place."""
-    rows = rows.contiguous()
-    _call("rows_add", rows, index, to, len(rows), rows.shape[1])
-    return to
-
-
-def two_rows(first: Tensor, second: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    """``first[i] + second[j]``: (E, C)."""
-    first, second = first.detach().contiguous(), second.detach().contiguous()
-    result = first.new_empty(len(i), first.shape[1])
-    _call("two_rows", first, second, i, j, result, len(i), first.shape[1])
     return result
 
 
