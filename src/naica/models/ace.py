@@ -66,7 +66,7 @@ class ACE(nn.Module):
         envelope: int = 2
         core: Literal["zbl", "none"] = "zbl"
         core_range: float = 0.7
-        core_energy: float = 5.0
+        core_energy: float = 1.0
 
         def __post_init__(self) -> None:
             for name in ("elements", "degrees", "sizes"):  # lists are what JSON gives back
