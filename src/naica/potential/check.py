@@ -484,7 +484,7 @@ def samples(elements: Sequence[str], seed: int = 0) -> list[Crystal]:
     edge = _bond(a, b)
     skewed = np.array([[1, 0, 0], [0.5, 0.9, 0], [-0.3, 0.4, 1.3]])
     flat = np.array([[0, 0, 0], [0.5, 0.5, 0.05], [0, 0.5, 0.11]])
-    bent = [[0, 0, 0], [1.05 * edge, 0, 0], [-0.3 * _bond(a, c), 0.95 * _bond(a, c), 0.1]]
+    bent: list[list[float]] = [[0, 0, 0], [1.05 * edge, 0, 0], [-0.3 * _bond(a, c), 0.95 * _bond(a, c), 0.1]]
     return [
         Crystal.from_fractional([a], np.zeros((1, 3)), 1.15 * 2**0.5 * _bond(a, a) * fcc),
         _shaken_salt(a, b, 0.03, draw),
