@@ -168,7 +168,7 @@ def test_what_cannot_be_a_program_says_why(tmp_path: Path) -> None:
     several = PotentialModel("schnet", {"width": 8, "interactions": 1})
 
     class Committee:
-        members = (several, several)
+        members, card = (several, several), None
 
     with pytest.raises(InputError, match="2 members"):
         export_program(Committee(), tmp_path / "a.pt2", crystal)
