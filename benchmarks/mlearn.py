@@ -3,10 +3,10 @@
     python benchmarks/mlearn.py --out runs/mlearn --elements Cu,Ni,Li,Mo,Si,Ge
 
 Cut-off, degrees, weights and prior are chosen by cross-validation on the training part alone (`naica.potential.linear.search`), with
-``--by-group`` the weights of groups by the errors of a small basis on it; a run looks at the test part once, at its end. Test errors of many
-configurations were seen while this was written, so the degrees in use are no blind choice. One line of JSON per element is kept in the
-folder, and an element that is there is not done again. Processor seconds count everything from reading the data to
-the fitted potential, on one thread.
+``--by-group`` the weights of groups by the errors of a small basis on it; a run looks at the test part once, at its end. Test errors of
+many configurations were seen while this was written, so the degrees in use are no blind choice. One line of JSON per element is kept in
+the folder, and an element that is there is not done again. Processor seconds count everything from reading the data to the fitted
+potential, on one thread.
 """
 
 from __future__ import annotations
