@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from naica.errors import MissingPart
-from naica.graphs import GraphSet, GraphSpec
+from naica.graphs import Batch, GraphSet, GraphSpec
 from naica.graphs.levels import LEVEL_MAKERS
 from naica.models import backbone
 from naica.nn import sum_systems
@@ -103,3 +103,18 @@ def test_a_missing_code_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "tblite.interface", None)
     with pytest.raises(MissingPart, match=r"naica\[orbitals\]"):
         GraphSet.build([molecule(METHANE)], SPEC)
+
+
+def test_pairs_are_known_to_both_orbitals_and_worked_out_once():
+    torch.manual_seed(0)
+    model = backbone("orbnet", width=16, layers=2)
+    batch = GraphSet.build([molecule(ETHANOL)], SPEC).batch([0])
+    i, j, values = batch["orbital_edge_receiver"], batch["orbital_edge_sender"], batch["saao_coupling"]
+    n = len(batch["orbital_atom"])
+    there, back = torch.argsort(i * n + j), torch.argsort(j * n + i)
+    torch.testing.assert_close((i * n + j)[there], (j * n + i)[back])
+    torch.testing.assert_close(values[there], values[back])
+    # the other half changes nothing: what one end hears, the other does
+    turned = values.clone()
+    turned[i > j] = 7.0
+    torch.testing.assert_close(model(Batch({**batch, "saao_coupling": turned}))["atom"], model(batch)["atom"])

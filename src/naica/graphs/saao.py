@@ -58,7 +58,8 @@ def saao(system: System, spec: GraphSpec) -> Made:
     diagonal = np.stack([weights @ np.diag(matrix) for matrix in turned[:3]], axis=1)
     sizes = np.stack([np.sqrt(np.maximum(weights @ matrix**2 @ weights.T, 0)) for matrix in turned], axis=2)
     near = (sizes.max(axis=2) > np.exp(-REACH)) & ~np.eye(len(diagonal), dtype=bool)
-    receiver, sender = np.nonzero(near)
+    # rounding must not leave a pair that one of its two ends knows alone
+    receiver, sender = np.nonzero(near | near.T)
     return {
         "orbital_atom": found.atom,
         "orbital_shell": _kinds(found),

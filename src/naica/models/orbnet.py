@@ -8,6 +8,7 @@ Qiao, Welborn, Anandkumar, Manby, Miller, J. Chem. Phys. 153, 124111 (2020). Siz
     h_v ← h_v + σ( W [⊕_h Σ_w α_vw m_vw] + b )
 
 Attention weights are not normalised over neighbours, and messages carry the mollifier, so that far molecules do not feel each other.
+Operators are symmetric, and so are messages and attention weights: each pair of orbitals is worked out once and heard by both.
 Each layer writes into the features of the orbital's atom, which the sum over atoms makes extensive.
 """
 
@@ -23,7 +24,6 @@ from torch.nn import functional as F
 from naica.errors import ConfigError
 from naica.graphs import Batch, GraphSpec
 from naica.graphs.saao import REACH
-from naica.nn import sum_edges
 
 _KINDS = 16
 _DIAGONAL = 3
@@ -59,16 +59,23 @@ class OrbNetLayer(nn.Module):
         self.query = nn.Linear(width, heads * width, bias=False)
         self.join = nn.Linear(heads * width, width)
 
-    def forward(self, orbitals: Tensor, edges: Tensor, envelope: Tensor, graph: Batch) -> Tensor:
-        """Orbital features (O, C), edge features (P, C), mollifier (P) → (O, C)."""
+    def forward(self, orbitals: Tensor, edges: Tensor, envelope: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        """Orbital features (O, C); of each pair once its features (P, C), mollifier (P) and orbitals (P), (P) → (O, C)."""
         width = orbitals.shape[1]
-        i, j = graph["edge_receiver"], graph["edge_sender"]
         e = self.edge(edges)
-        message = F.silu(self.message(orbitals[i] * orbitals[j] * e)) * envelope[:, None]
-        asked = self.query(orbitals).view(-1, self.heads, width)
-        attention = torch.sigmoid((asked[i] * asked[j] * e[:, None]).sum(dim=2) / width)
-        gathered = [sum_edges(attention[:, h : h + 1] * message, graph) for h in range(self.heads)]
+        message = F.silu(self.message(_both(orbitals, i, j) * e)) * envelope[:, None]
+        gathered = []
+        # a head at a time: pairs are many, and all heads at once would not fit the caches
+        for asked in self.query(orbitals).chunk(self.heads, dim=1):
+            attention = torch.sigmoid((_both(asked, i, j) * e).sum(dim=1, keepdim=True) / width)
+            weighted = attention * message
+            gathered.append(torch.zeros_like(orbitals).index_add(0, i, weighted).index_add(0, j, weighted))
         return orbitals + F.silu(self.join(torch.cat(gathered, dim=1)))
+
+
+def _both(values: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    """Product of the rows of both ends: (P, C)."""
+    return torch.index_select(values, 0, i) * torch.index_select(values, 0, j)
 
 
 class OrbNet(nn.Module):
@@ -115,11 +122,13 @@ class OrbNet(nn.Module):
         values = batch["saao_diagonal"].to(dtype)
         n = torch.arange(1, self.config.diagonal + 1, dtype=dtype, device=values.device)
         orbitals = self.kinds(batch["orbital_shell"]) + self.start(torch.sin(math.pi * values[..., None] * n).flatten(1))
-        waves, envelope = expanded(batch["saao_coupling"].to(dtype), self.config.off_diagonal)
+        once = graph["edge_receiver"] < graph["edge_sender"]
+        i, j = graph["edge_receiver"][once], graph["edge_sender"][once]
+        waves, envelope = expanded(batch["saao_coupling"][once].to(dtype), self.config.off_diagonal)
         edges = self.edges(waves)
         written = self.decoders[0](orbitals)
         for layer, decoder in zip(self.layers, self.decoders[1:], strict=True):
-            orbitals = layer(orbitals, edges, envelope, graph)
+            orbitals = layer(orbitals, edges, envelope, i, j)
             written = written + decoder(orbitals)
         atoms = written.new_zeros(len(batch["number"]), written.shape[1])
         return {"atom": atoms.index_add(0, batch["orbital_atom"], F.silu(written))}
