@@ -317,13 +317,16 @@ def test_seeds_that_join_a_table_are_as_if_measured_together(no_labels, keeps_se
         for score in table["tasks"][0]["scores"]:
             score["per_seed"] = {}
     both = ranking.joined(later, table, {"salts": TASK})[0]
+    apart = np.array(a[:n]) - np.array(b[:n])
+    clear = abs(abs(apart.mean()) - apart.std(ddof=1) / n**0.5)
     for model in ("a", "b", "mean"):
         one, other = both.score(model), whole.score(model)
         assert one.seeds == n
         assert (one.value, one.error, one.normalised) == pytest.approx((other.value, other.error, other.normalised), rel=1e-4, abs=1e-4)
         if keeps_seeds:
             assert one.per_seed == pytest.approx(other.per_seed, rel=1e-5)
-            assert one.rank == pytest.approx(other.rank, nan_ok=True)
+            # the table keeps six digits: only a difference that is its own error bar to that many may fall on either side
+            assert one.rank == pytest.approx(other.rank, nan_ok=True) or clear < 1e-4
     if not keeps_seeds:
         assert sum(s.rank for s in both.networks) == 3.0
 
