@@ -12,7 +12,9 @@ from naica.potential.networks import smooth_networks
 # settings that make each network small; what is not named here is tried as it comes
 SMALL = {
     "schnet": {"width": 12, "interactions": 2, "gaussians": 8, "cutoff": 4.0},
-    "painn": {"width": 12, "interactions": 2, "cutoff": 4.0},
+    "painn": {"width": 12, "layers": 2, "cutoff": 4.0},
+    "nequip": {"channels": 8, "l_max": 1, "layers": 2, "cutoff": 4.0},
+    "mace": {"channels": 8, "l_hidden": 0, "l_max": 2, "layers": 2, "cutoff": 4.0, "radial": [8, 8]},
 }
 
 
@@ -23,10 +25,7 @@ def _short_dynamics(monkeypatch):
 
 def made(name):
     torch.manual_seed(0)
-    try:
-        return PotentialModel(name, SMALL.get(name, {})).double()
-    except (TypeError, ValueError):
-        return PotentialModel(name).double()
+    return PotentialModel(name, SMALL.get(name, {})).double()
 
 
 def test_schnet_obeys():

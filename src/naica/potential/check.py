@@ -126,6 +126,8 @@ class _Subject:
             known = potential.card.elements
         elif members:
             own = getattr(members[0].backbone.config, "elements", ()) or ()
+            # some networks count their elements from hydrogen on
+            own = range(1, own + 1) if isinstance(own, int) else own
             known = tuple(e if isinstance(e, str) else symbol(e) for e in own) or known
         return cls(name, asked, members, potential, tuple(known) if known else ("Na", "Cl", "O"))
 
