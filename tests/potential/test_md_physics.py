@@ -91,7 +91,8 @@ def test_cold_volumes_follow_the_static_equation_of_state(ensemble) -> None:  # 
         if k >= 500:
             volumes.append(state.systems.volume.numpy() / 32)
             pressed.append(state.pressure_tensor.diagonal(dim1=1, dim2=2).mean(1).numpy())
-    np.testing.assert_allclose(np.mean(volumes, axis=0), static, rtol=1e-2)
+    # 0.2 to 0.7 % of expansion, and with cell rescaling 0.15 % of noise in the mean (its volume diffuses)
+    np.testing.assert_allclose(np.mean(volumes, axis=0), static, rtol=1.5e-2)
     np.testing.assert_allclose(np.mean(pressed, axis=0), pressures, atol=1e-4)
 
 
