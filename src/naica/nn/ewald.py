@@ -26,8 +26,8 @@ from naica.graphs.neighbours import within
 
 COULOMB = 14.3996454
 """e²/4πε₀ in eV Å."""
-# what a pair of unit charges may miss of either sum, eV
-_ACCURACY = 1e-11
+# what a pair of unit charges may miss of either sum, eV, by the precision of the positions
+_ACCURACY = {torch.float64: 1e-11, torch.float32: 1e-7}
 # η⁶ = this · V²/N makes both sums equally long: a pair costs as much as 60 phases
 _BALANCE = 1.3e-4
 # numbers that the phases of one group of systems may take
@@ -92,7 +92,8 @@ class Coulomb:
         periodic = periodicity(batch)
         sizes = tuple(batch["n_atoms"].tolist())
         width = None if width is None else width.double()
-        plan = _Plan.of(positions.detach(), cell.detach(), periodic, sizes, width, splitting, eta, longest)
+        accuracy = _ACCURACY.get(batch["positions"].dtype, 1e-7)
+        plan = _Plan.of(cell.detach(), periodic, sizes, width, accuracy, splitting, eta, longest)
         pairs, kernel = _pairs(positions, cell, plan, width)
         whole = torch.tensor(periodic, device=cell.device)
         # what has no volume must not meet a determinant, whose derivative would be no number
@@ -190,11 +191,11 @@ class _Plan:
     @classmethod
     def of(
         cls,
-        positions: Tensor,
         cell: Tensor,
         periodic: Sequence[bool],
         sizes: tuple[int, ...],
         width: Tensor | None,
+        accuracy: float,
         splitting: float,
         eta: float | None,
         longest: float | None,
@@ -209,22 +210,22 @@ class _Plan:
             # wide Gaussians alone need no first sum: their second one converges by itself
             alone = longest is not None or (even and own == gamma)
             found.eta.append(own if whole else 0.0)
-            found.reach.append(0.0 if alone or not whole else _range() * max(own, gamma))
-            found.longest.append((longest or _last_wave() / own) if whole else 0.0)
+            found.reach.append(0.0 if alone or not whole else _range(accuracy) * max(own, gamma))
+            found.longest.append((longest or _last_wave(accuracy) / own) if whole else 0.0)
         return found
 
 
-def _range() -> float:
+def _range(accuracy: float) -> float:
     """How many η the first sum reaches."""
     x = 4.0
-    while COULOMB * erfc(x / sqrt(2)) > _ACCURACY * x:
+    while COULOMB * erfc(x / sqrt(2)) > accuracy * x:
         x += 0.05
     return x
 
 
-def _last_wave() -> float:
+def _last_wave(accuracy: float) -> float:
     """How many 1/η the second sum reaches."""
-    return sqrt(-2 * log(_ACCURACY / COULOMB))
+    return sqrt(-2 * log(accuracy / COULOMB))
 
 
 def _pairs(positions: Tensor, cell: Tensor, plan: _Plan, width: Tensor | None) -> tuple[Tensor, Tensor]:
