@@ -143,7 +143,7 @@ def test_table_oracles_travel() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("vasp", {}, "unknown oracle 'vasp'; known: emt, chgnet, table"),
+        ("vasp", {}, "unknown oracle 'vasp'; known: emt, chgnet, chgnet-r2scan, m3gnet-mp-2021, table"),
         ("emt", {"fmx": 0.1}, r"oracle 'emt': .*'fmx'; its options: calculator, fmax, steps"),
         ("emt", {"fmax": -1.0}, "fmax > 0"),
         ("table", {"column": "x"}, "'table'"),

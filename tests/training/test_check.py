@@ -107,7 +107,7 @@ def test_ones_own_crystals_and_plain_data(model):
     report = check(model, [crystal])
     plain = report.to_dict()
     assert plain["passed"] is True
-    assert {"law", "what", "error", "tolerance", "note", "passed"} == set(plain["rows"][0])
+    assert {"law", "what", "error", "tolerance", "note", "fatal", "passed"} == set(plain["rows"][0])
 
 
 def test_the_check_leaves_the_model_as_it_was(model):

@@ -276,6 +276,7 @@ def test_the_level_of_theory_is_a_state_to_choose():
     """The multi-fidelity network asked for HSE (state 2) says what its HSE variant says."""
     from naica.training import load
 
+    published("mf_2020_pbe_gllb_hse_exp/0")
     salt = Crystal.from_fractional([11, 17], [[0, 0, 0], [0.5] * 3], (np.ones((3, 3)) - np.eye(3)) * 5.69 / 2)
     asked = load("megnet-2020-band-gap").predict(salt, state={"fidelity": 2}).value[0]
     assert asked == pytest.approx(load("megnet-2020-band-gap-hse").predict(salt).value[0], abs=1e-6)

@@ -34,7 +34,7 @@ class Flat:
     def __len__(self) -> int:
         return len(self.counts)
 
-    @property
+    @cached_property
     def offsets(self) -> NDArray[np.int64]:
         """Where each crystal's atoms start, and the end (B + 1)."""
         return np.concatenate([[0], np.cumsum(self.counts)]).astype(np.int64)

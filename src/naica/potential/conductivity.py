@@ -34,6 +34,7 @@ class Verdict:
     conductivity : mS/cm at `diffusion.temperature`, with its standard error
     published_rule : mS/cm, with the diffusivity as pymatgen's analyser fits it; None where it holds the trajectory to be too short
     superionic : whether `published_rule` is above the threshold, as GNoME decided; without one, whether `conductivity` is
+        and diffusion is resolved
     probability : that the true conductivity is above it, from `conductivity` and its error
     threshold : mS/cm
     framework : root mean square displacement of the other atoms between the first and last tenth, Å; a framework that melts has no verdict
@@ -155,7 +156,8 @@ def judged(walk: Walk, species: str, charge: float = 1.0, temperature: float | N
         published = nernst_einstein(analyser_fit(walk, species), found.density, charge, found.temperature)
     except InputError:
         published = None
-    decisive = sigma.value if published is None else published
+    # the published rule has no error bar; our own number decides only where diffusion is told from shaking
+    superionic = published > threshold if published is not None else found.resolved and sigma.value > threshold
     others = [name for name in walk.species if name != species]
     far, melted = 0.0, False
     for name in others:
@@ -164,7 +166,7 @@ def judged(walk: Walk, species: str, charge: float = 1.0, temperature: float | N
         far = max(far, shift**0.5)
         # solids shake; what left its place by more than an interatomic distance and still goes on has melted
         melted = melted or (rest.resolved and shift > 9.0)
-    return Verdict(found, charge, sigma, published, decisive > threshold, sigma.above(threshold), threshold, far, melted)
+    return Verdict(found, charge, sigma, published, superionic, sigma.above(threshold), threshold, far, melted)
 
 
 def _relaxed_once(crystal: Crystal, model: Any, path: Path) -> Crystal:

@@ -98,7 +98,9 @@ def fit(volumes: ArrayLike, energies: ArrayLike, form: str = "birch-murnaghan", 
     quadratic = np.polyfit(v - v.mean(), e, 2)
     volume = v.mean() - quadratic[1] / (2 * quadratic[0])
     start = (e.min(), volume, max(2 * quadratic[0] * volume, 1e-3), 4.5)
-    found, covariance = curve_fit(EQUATIONS[form], v, e, p0=start, maxfev=20000, x_scale=(1.0, volume, start[2], 1.0), method="trf")
+    scale = (1.0, volume, start[2], 1.0)
+    tight = {"ftol": 1e-14, "xtol": 1e-14, "gtol": 1e-14}
+    found, covariance = curve_fit(EQUATIONS[form], v, e, p0=start, maxfev=20000, x_scale=scale, method="trf", **tight)
     error = np.sqrt(np.diag(covariance))
     lowest, where, bulk, slope = (Estimate(float(a), float(b)) for a, b in zip(found, error, strict=True))
     rms = float(np.sqrt(((EQUATIONS[form](v, *found) - e) ** 2).mean()))
