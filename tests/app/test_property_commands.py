@@ -118,7 +118,8 @@ def test_rdf_and_conductivity_and_export(naica: Callable[..., Any], tmp_path: Pa
     ran = naica("conductivity", *asked, "-s", "Ar", "--charge", 1, "--json")
     assert ran.code == 0, ran.err
     assert not ran.json["superionic"]
-    assert ran.json["probability"] < 0.5
+    # four atoms that shake for two picoseconds: nothing is resolved, so nothing is claimed
+    assert not ran.json["diffusion"]["resolved"]
     again = naica("conductivity", *asked, "-s", "Ar", "--charge", 1, "--json")
     assert again.json == ran.json
     looked = naica("rdf", tmp_path / "run.ntr", "--radius", 5, "--plot", tmp_path / "rdf.png", "--json")
