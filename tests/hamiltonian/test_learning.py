@@ -232,6 +232,28 @@ def test_fine_tuning_starts_from_what_is_known(tmp_path):
     np.testing.assert_allclose(begun.predict(salt(61).crystal).blocks["H"], first.predict(salt(61).crystal).blocks["H"], atol=1e-4)
 
 
+def test_bands_of_a_new_structure_on_superposed_atoms(tmp_path):
+    from naica.app.cli import main
+    from naica.hamiltonian.sources import superposed
+    from naica.structure.io import write
+
+    config = HamiltonianConfig(architecture_config=SMALL, on_h0=True, epochs=3, batch_size=2)
+    found = fit([salt(k) for k in range(3)], config, tmp_path / "run").model
+    fresh = salt(40)
+    with pytest.raises(InputError, match="added to H0"):
+        found.predict(fresh.crystal)
+    begun = superposed(fresh.crystal, load(tmp_path / "run")[1]["source"])
+    np.testing.assert_allclose(begun.blocks["H0"], fresh.blocks["H0"], atol=1e-12)
+    write(fresh.crystal, tmp_path / "salt.cif")
+    picture = tmp_path / "bands.png"
+    with pytest.raises(SystemExit) as left:
+        main(["bands", str(tmp_path / "salt.cif"), "--model", str(tmp_path / "run"), "--points", "12", "--no-dos", "--out", str(picture)])
+    assert not left.value.code
+    assert picture.stat().st_size > 10_000
+    with pytest.raises(ConfigError, match="makes no H0"):
+        superposed(fresh.crystal, {"source": "tblite"})
+
+
 def test_errors_see_no_gauge_and_count_all():
     true = salt(1)
     same = errors([(true, true.with_blocks(H=true.blocks["H"] + 2.5 * true.blocks["S"]))])

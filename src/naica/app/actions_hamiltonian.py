@@ -291,7 +291,13 @@ def _matrices(request: BandsRequest) -> tuple[OrbitalMatrices, str]:
         raise InputError(f"{request.file} holds {len(crystal)} structures; expected one")
     if request.supercell != (1, 1, 1):
         crystal = crystal.supercell(request.supercell)
-    return model.predict(crystal), f"{request.model} (learned from {card.get('level') or 'an unknown level'})"
+    where = f"{request.model} (learned from {card.get('level') or 'an unknown level'})"
+    if not model.on_h0:
+        return model.predict(crystal), where
+    from naica.hamiltonian.sources import superposed
+
+    # H0 and S cost one step of the code that made the set, not a self-consistent run
+    return model.complete(superposed(crystal, card.get("source", {}))), f"{where}, on superposed atoms"
 
 
 def _draw(picture: Path, walk: Any, energies: Any, fermi: float, density: Any, window: float, title: str) -> None:

@@ -140,7 +140,13 @@ def fit(
         save(
             model,
             place,
-            {"metrics": run.best_row(), "structures": len(matrices), "config": _plain(c), "level": str(matrices[0].level or "")},
+            {
+                "metrics": run.best_row(),
+                "structures": len(matrices),
+                "config": _plain(c),
+                "level": str(matrices[0].level or ""),
+                "source": dict(matrices[0].info),
+            },
         )
     return Fitted(model, run.rows, place)
 

@@ -25,6 +25,24 @@ SOURCES: Mapping[str, str] = {
 }
 
 
+def superposed(crystal: Crystal, told: Mapping[str, Any]) -> OrbitalMatrices:
+    """S and H0 of a new structure as a set was made: `told` is the `info` of its matrices, source and settings.
+
+    Raises
+    ------
+    ConfigError
+        If the source makes no H0 (it is named in the message).
+    MissingPart
+        If its code is not installed.
+    """
+    name = str(told.get("source", ""))
+    module = import_module(SOURCES[name].partition(":")[0]) if name in SOURCES else None
+    if module is None or not hasattr(module, "superposed"):
+        raise ConfigError(f"the source {name or 'of this model'} makes no H0 of superposed atoms; train a model without on_h0")
+    found: OrbitalMatrices = module.superposed(crystal, {k: v for k, v in told.items() if k in module.DEFAULTS})
+    return found
+
+
 def source(name: str) -> Source:
     """A source by name (ConfigError if there is none)."""
     known = {**{point.name: point.value for point in entry_points(group="naica.hamiltonian.sources")}, **SOURCES}

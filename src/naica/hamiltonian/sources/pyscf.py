@@ -19,11 +19,17 @@ DEFAULTS: Mapping[str, Any] = {"functional": "pbe", "basis": "def2-svp", "grid":
 _FORCE = HARTREE / 0.529177210903
 
 
-def make(crystal: Crystal, settings: Mapping[str, Any]) -> OrbitalMatrices:
+def superposed(crystal: Crystal, settings: Mapping[str, Any]) -> OrbitalMatrices:
+    """S and H0 alone: one Fock build from superposed atomic densities. Raises what `make` raises."""
+    return make(crystal, settings, first_only=True)
+
+
+def make(crystal: Crystal, settings: Mapping[str, Any], first_only: bool = False) -> OrbitalMatrices:
     """H, S, H0 (one Fock build from the superposed atomic densities, ``minao``), energies and orbital energies of a closed-shell molecule.
 
     Parameters
     ----------
+    first_only : stop after H0
     settings : functional, basis, grid (level of the integration grid), convergence (Hartree), forces, steps: see ``DEFAULTS``
 
     Raises
@@ -51,30 +57,36 @@ def make(crystal: Crystal, settings: Mapping[str, Any]) -> OrbitalMatrices:
     run.xc, run.grids.level, run.conv_tol, run.max_cycle = told["functional"], told["grid"], told["convergence"], told["steps"]
     start = run.get_init_guess(key="minao")
     h0 = run.get_fock(dm=start)
+    convert = convention("pyscf")
+    basis = {int(z): _basis(molecule, int(np.flatnonzero(crystal.numbers == z)[0]), int(z), told["basis"]) for z in set(crystal.numbers)}
+    whole = Basis(1, tuple(shell for z in crystal.numbers for shell in basis[int(z)].shells))
+    info = {"source": "pyscf", **told}
+
+    def std(dense: Mapping[str, Any]) -> dict[str, Any]:
+        return {kind: convert.to_std(np.asarray(m), whole, whole) * (1.0 if kind == "S" else HARTREE) for kind, m in dense.items()}
+
+    if first_only:
+        dense = std({"H0": h0, "S": run.get_ovlp()})
+        return OrbitalMatrices.from_dense(crystal, basis, dense, electrons=float(molecule.nelectron), info=info)
     energy = run.kernel(dm0=start)
     if not run.converged:
         raise RunError(f"PySCF did not converge {crystal.formula} in {told['steps']} steps")
     forces = None
     if told["forces"]:
         forces = -run.nuc_grad_method().set(verbose=0).kernel() * _FORCE
-    basis = {int(z): _basis(molecule, int(np.flatnonzero(crystal.numbers == z)[0]), int(z), told["basis"]) for z in set(crystal.numbers)}
-    convert = convention("pyscf")
-    whole = Basis(1, tuple(shell for z in crystal.numbers for shell in basis[int(z)].shells))
-    dense = {"H": run.get_fock(), "S": run.get_ovlp(), "H0": np.asarray(h0)}
-    std = {kind: convert.to_std(np.asarray(m), whole, whole) * (1.0 if kind == "S" else HARTREE) for kind, m in dense.items()}
     occupied = run.mo_occ > 0
     orbital = np.asarray(run.mo_energy) * HARTREE
     return OrbitalMatrices.from_dense(
         crystal,
         basis,
-        std,
+        std({"H": run.get_fock(), "S": run.get_ovlp(), "H0": h0}),
         fermi=float(orbital[occupied].max() + orbital[~occupied].min()) / 2,
         electrons=float(molecule.nelectron),
         reference=Reference(np.zeros((1, 3)), orbital[None]),
         energy=float(energy) * HARTREE,
         forces=forces,
         level=Level(told["functional"], pseudo=told["basis"], code="pyscf", version=version("pyscf")),
-        info={"source": "pyscf", **told},
+        info=info,
     )
 
 

@@ -76,6 +76,12 @@ def make(crystal: Crystal, settings: Mapping[str, Any]) -> OrbitalMatrices:
     return bare.with_blocks(H=h, S=s, H0=h0).replace(electrons=electrons, level=level, info={"source": "slater-koster", **told})
 
 
+def superposed(crystal: Crystal, settings: Mapping[str, Any]) -> OrbitalMatrices:
+    """S and H0 alone."""
+    found = make(crystal, settings)
+    return found.replace(blocks={kind: found.blocks[kind] for kind in ("S", "H0")})
+
+
 def _fade(distance: Array, cutoff: float) -> Array:
     x = np.clip(distance / cutoff, 0, 1)
     return np.asarray((1 - x**2) ** 3)
