@@ -32,7 +32,7 @@ test: setup
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 slow: setup
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff format --check src tests benchmarks
