@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,19 @@ import numpy as np
 from naica.data import CrystalTable, Label
 from naica.discover import engine
 from naica.discover.config import CampaignConfig, read_config
-from naica.discover.filter import Judge, cascade
+from naica.discover.cuts import campaign_cuts
+from naica.discover.filter import Judge, Scores, cascade
 from naica.discover.judge import HullJudge, LabelJudge
 from naica.discover.ledger import Entry, Ledger
 from naica.discover.oracle import Oracle, OracleResult
 from naica.discover.pick import Option, choose
 from naica.discover.proposals import Proposal, Proposals, proposals_for
+from naica.discover.relaxed_look import RelaxedLook
+from naica.discover.reliability import Recalibration, past_of, recalibrate
 from naica.errors import ConfigError, RunError
+from naica.potential.calculators import level_of
 from naica.structure import Crystal
+from naica.structure.match import same_structure
 from naica.structure.oxidation import is_balanced
 
 LABEL = "formation_energy_per_atom"
@@ -182,6 +188,13 @@ class _Run:
         self.config, self.folder, self.ledger, self.progress = config, folder, ledger, progress
         self.proposals: Proposals = proposals_for(config)
         self.oracle: Oracle = make_oracle(config.oracle.name, **self.proposals.oracle_options())
+        if config.filter.relax_with:
+            level_of(config.filter.relax_with)  # an unknown potential is said now, not rounds later
+
+    @cached_property
+    def relaxed_look(self) -> RelaxedLook:
+        """The second look, with its tables in the ledger."""
+        return RelaxedLook(self.ledger, self.config.filter)
 
     # --- round 0 -------------------------------------------------------------------------------------------------------------
     def start(self) -> None:
@@ -287,10 +300,13 @@ class _Run:
         rows = self.ledger.rows("select key, recipe, formula from candidates where status in ('new', 'passed', 'filtered') order by key")
         crystals = self.proposals.realise([(k, r) for k, r, _ in rows], self.ledger)
         judge = self.judge(number - 1)
+        reading = self._reading(number, judge)
         scores = cascade(
             model, crystals, [f for *_, f in rows], judge, self.config.filter,
             lambda done, total: self.progress(Event(number, "judge", done, total, f"{total} candidates")),
+            reading=reading,
         )  # fmt: skip
+        scores, looks, relaxed = self._second_look(number, rows, crystals, scores, model, judge, reading)
         passed = scores.passed(judge, self.config.filter)
         updates = []
         for at, (key, _, _) in enumerate(rows):
@@ -304,9 +320,35 @@ class _Run:
                 "where key=?",
                 updates,
             )
+            if looks:
+                db.executemany("insert or replace into looks values (?, ?, ?, ?, ?, ?, ?, ?)", [(k, number, *rest) for k, *rest in looks])
             full = int(np.isfinite(scores.distance).sum())
-            data = {"scored": len(rows), "full_look": full, "passed": int(passed.sum())}
+            data = {"scored": len(rows), "full_look": full, "passed": int(passed.sum()), "recalibration": reading.to_dict(), **relaxed}
             self.ledger.finish(db, number, "judge", data, time.monotonic() - began)
+
+    def _reading(self, number: int, judge: Judge) -> Recalibration:
+        """How this round's predictions are read, from the results of earlier rounds."""
+        past = past_of(self.ledger, judge, before=number)
+        return recalibrate(past, judge.threshold, number, self.config.filter.recalibrate, self.config.filter.recalibrate_after)
+
+    def _second_look(
+        self,
+        number: int,
+        rows: Sequence[Any],
+        crystals: Sequence[Crystal],
+        scores: Scores,
+        model: Any,
+        judge: Judge,
+        reading: Recalibration,
+    ) -> tuple[Scores, list[tuple[Any, ...]], dict[str, Any]]:
+        """Relax survivors with a potential and judge them again, if the file asks for it."""
+        if not self.config.filter.relax_with:
+            return scores, [], {}
+        found, looks, facts = self.relaxed_look.take(
+            [k for k, *_ in rows], crystals, [f for *_, f in rows], scores, model, judge, self.ledger.entries(number - 1), reading,
+            lambda done, total: self.progress(Event(number, "relax", done, total, f"{total} relaxations")),
+        )  # fmt: skip
+        return found, looks, {"relaxed_look": facts}
 
     # --- pick ----------------------------------------------------------------------------------------------------------------
     def _pick(self, number: int, budget: int | None) -> str | None:
@@ -322,7 +364,7 @@ class _Run:
         number_of_calls = self.config.pick.per_round
         if budget is not None:
             number_of_calls = max(min(number_of_calls, budget - len(self.ledger.called())), 0)
-        picks = choose(options, self.config.pick, number_of_calls, self.config.seed + 1000 * number)
+        picks = choose(options, self.config.pick, number_of_calls, self.config.seed + 1000 * number, self._same_structure())
         if not picks:
             # not marked as finished: with a larger budget the same command goes on here
             return "budget spent" if number_of_calls == 0 else "nothing left to compute"
@@ -333,12 +375,31 @@ class _Run:
             self.ledger.finish(db, number, "pick", {"picked": len(picks)}, time.monotonic() - began)
         return None
 
+    def _same_structure(self) -> Callable[[str, str], bool]:
+        """Whether two candidates are one structure, as far as they are known: relaxed by a potential, or as proposed."""
+        if not self.config.pick.distinct or self.config.pool is not None:
+            return lambda key, other: False  # the rows of a table differ by definition
+
+        @cache
+        def crystal(key: str) -> Crystal:
+            ((recipe, volume),) = self.ledger.rows("select recipe, volume from candidates where key = ?", (key,))
+            return self._start(key, self.proposals.realise([(key, recipe)], self.ledger)[0], volume)
+
+        return lambda key, other: same_structure(crystal(key), crystal(other)) is not None
+
+    def _start(self, key: str, crystal: Crystal, volume: float | None) -> Crystal:
+        """Where the oracle begins: as the potential left it, or at the volume the scan liked best. Both save relaxation steps."""
+        if self.config.pool is not None:
+            return crystal
+        found = self.relaxed_look.structure(key) if self.config.filter.relax_with else None
+        return found or (crystal.scaled(volume) if volume else crystal)
+
     # --- compute ---------------------------------------------------------------------------------------------------------------
     def _picked(self, number: int) -> dict[str, Crystal]:
-        """The picks of a round as structures, at the volume the scan liked best: fewer relaxation steps."""
+        """The picks of a round as structures."""
         rows = self.ledger.rows("select key, recipe, volume from candidates where picked = ? order by key", (number,))
         crystals = self.proposals.realise([(k, r) for k, r, _ in rows], self.ledger)
-        return {k: c.scaled(v) if v and self.config.pool is None else c for (k, _, v), c in zip(rows, crystals, strict=True)}
+        return {k: self._start(k, c, v) for (k, _, v), c in zip(rows, crystals, strict=True)}
 
     def _compute(self, number: int, jobs: Mapping[str, Crystal]) -> None:
         began = time.monotonic()
@@ -362,8 +423,20 @@ class _Run:
                 self.oracle, open_, workers=section.workers, timeout=section.timeout, retries=section.retries, on_result=keep,
                 spool=self.folder / "spool",
             )  # fmt: skip
+        facts = {"cuts": self._cuts(number)} if number else {}
         with self.ledger.write() as db:
-            self.ledger.finish(db, number, "compute", {"calls": len(jobs)}, time.monotonic() - began)
+            self.ledger.finish(db, number, "compute", {"calls": len(jobs), **facts}, time.monotonic() - began)
+
+    def _cuts(self, number: int) -> dict[str, Any]:
+        """What each cut of the filter lost so far: hits are judged at the end of the round of their call."""
+        picked = {key for (key,) in self.ledger.rows("select key from candidates where status = 'computed'")}
+        stable: dict[str, bool] = {}
+        for past in range(1, number + 1):
+            judge = self.judge(past)
+            entries = [e for e in self.ledger.entries(past) if e.round == past and e.key in picked]
+            above = judge.distance([e.crystal.formula for e in entries], judge.labels(entries))
+            stable |= {e.key: bool(d <= judge.threshold) for e, d in zip(entries, above, strict=True)}
+        return campaign_cuts(self.ledger, self.config.filter, self.config.stable.threshold, stable, number)
 
     def _from_table(self, number: int, jobs: Mapping[str, Any]) -> None:
         """A table answers at once, so all its answers land in one transaction."""

@@ -67,6 +67,18 @@ class Filter(Section):
     volumes: int = Field(default=21, ge=1, description="isotropic scalings in the full look; an odd number holds the guessed volume itself")
     # nine of ten predicted volumes of known crystals are within 9 % (benchmarks/calibrate_volume.py); GNoME scans 0.8 to 1.2
     volume_range: tuple[float, float] = Field(default=(0.9, 1.1), description="smallest and largest scaling of the volume")
+    recalibrate: Literal["none", "scale", "isotonic"] = Field(
+        default="isotonic", description="how the campaign's own results correct error bars and probabilities of stability"
+    )
+    recalibrate_after: int = Field(default=12, ge=2, description="results needed before anything is corrected")
+    relax_with: str = Field(default="", description='potential that relaxes survivors before they are judged, "m3gnet-mp-2021" for example')
+    relax_limit: float = Field(default=0.25, description="eV/atom above the criterion that may be relaxed")
+    relax_most: int = Field(default=200, ge=1, description="new relaxations per round, the most promising first")
+    relax_steps: int = Field(default=100, ge=1, description="most optimiser steps per relaxation")
+    relax_fmax: float = Field(default=0.1, gt=0, description="eV/Å, largest force left")
+    relax_energy: bool = Field(
+        default=True, description="the potential's own energy counts too, once enough results say how it compares with the oracle's"
+    )
 
 
 class Pick(Section):
@@ -80,6 +92,7 @@ class Pick(Section):
         default=0.7, gt=0, le=1, description="factor on a candidate's score for each one already picked with its prototype or formula"
     )
 
+    distinct: bool = Field(default=True, description="polymorphs of one composition picked in a round must not match each other")
     unbalanced: float = Field(default=0.3, gt=0, le=1, description="factor on the score of a candidate whose charges cannot balance")
 
     @model_validator(mode="after")
@@ -87,6 +100,13 @@ class Pick(Section):
         if self.explore + self.control > 1:
             raise ValueError("explore + control exceed 1")
         return self
+
+
+class NoveltySection(Section):
+    """What finds are compared with, beside the campaign's own start."""
+
+    against: tuple[str, ...] = Field(default=(), description="tables of known structures: registered sets or Parquet files")
+    formulas: tuple[str, ...] = Field(default=(), description="CSV files with a column formula: compounds known by composition alone")
 
 
 class OracleSection(Section):
@@ -120,6 +140,7 @@ class CampaignConfig(Section):
     learner: Learner = Learner()
     filter: Filter = Filter()
     pick: Pick = Pick()
+    novelty: NoveltySection = NoveltySection()
     oracle: OracleSection = OracleSection()
     stable: Stable = Stable()
 

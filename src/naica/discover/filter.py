@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from naica.discover.config import Filter
 from naica.discover.ledger import Entry
+from naica.discover.reliability import AS_PREDICTED, Recalibration
 from naica.structure import Crystal
 
 Floats = NDArray[np.float64]
@@ -61,10 +62,12 @@ def cascade(
     config: Filter,
     tick: Callable[[int, int], None] = lambda done, total: None,
     chunk: int = 2048,
+    reading: Recalibration = AS_PREDICTED,
 ) -> Scores:
     """Judge candidates with a model (`predict(crystals, volume_factors, members)`), in chunks so that memory stays bounded.
 
-    A candidate takes the full look if one network at the guessed volume puts it within `quick_limit` of the criterion.
+    A candidate takes the full look if one network at the guessed volume puts it within `quick_limit` of the criterion. What happens to one
+    does not depend on the others, so the work may be cut up in any way. `reading` corrects probabilities; values and bars stay the model's.
     """
     n = len(crystals)
     out = {name: np.full(n, np.nan) for name in ("quick", "value", "sigma", "distance", "probability", "volume")}
@@ -80,12 +83,5 @@ def cascade(
             out["volume"][rows] = full.best_volume
             out["distance"][rows] = judge.distance([formulas[r] for r in rows], np.asarray(full.value))
         tick(min(at + chunk, n), n)
-    out["probability"] = probability(out["distance"], out["sigma"], judge.threshold)
+    out["probability"] = reading.probability(out["distance"], out["sigma"], judge.threshold)
     return Scores(**out)
-
-
-def probability(distance: Floats, sigma: Floats, threshold: float) -> Floats:
-    """Probability that the true distance lies below the threshold, for a normal error of width sigma."""
-    from scipy.special import ndtr
-
-    return np.asarray(ndtr((threshold - distance) / sigma), dtype=np.float64)

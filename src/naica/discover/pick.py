@@ -7,7 +7,7 @@ the true enrichment of filter and ranking together.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,8 +32,15 @@ class Option:
     balanced: bool = True
 
 
-def choose(options: Sequence[Option], config: Pick, number: int, seed: int) -> dict[str, str]:
-    """Keys of the picks → arm ("exploit", "explore" or "control"), in the order of picking. Deterministic under `seed`."""
+Same = Callable[[str, str], bool]
+
+
+def choose(options: Sequence[Option], config: Pick, number: int, seed: int, same: Same = lambda key, other: False) -> dict[str, str]:
+    """Keys of the picks → arm ("exploit", "explore" or "control"), in the order of picking. Deterministic under `seed`.
+
+    `same` says whether two candidates of one formula are one structure; it is asked only when the second of them is about to be picked,
+    which then is not. The control arm does not ask: it measures what is there.
+    """
     ordered = sorted(options, key=lambda o: o.key)
     rng = np.random.default_rng(seed)
     n_control, n_explore = (_share(number, s) for s in (config.control, config.explore))
@@ -46,8 +53,9 @@ def choose(options: Sequence[Option], config: Pick, number: int, seed: int) -> d
         number - n_control - n_explore,
         picks,
         "exploit",
+        same,
     )
-    _greedy(passed, [o.sigma for o in passed], config, n_explore, picks, "explore")
+    _greedy(passed, [o.sigma for o in passed], config, n_explore, picks, "explore", same)
     rest = [o.key for o in ordered if o.key not in picks]
     for at in rng.permutation(len(rest))[:n_control]:
         picks[rest[at]] = "control"
@@ -59,7 +67,9 @@ def _share(number: int, share: float) -> int:
     return max(round(number * share), 1) if share > 0 and number >= 5 else 0
 
 
-def _greedy(options: Sequence[Option], scores: Sequence[float], config: Pick, number: int, picks: dict[str, str], arm: str) -> None:
+def _greedy(
+    options: Sequence[Option], scores: Sequence[float], config: Pick, number: int, picks: dict[str, str], arm: str, same: Same
+) -> None:
     """Best first; a score shrinks by `diversity` for every pick that shares the formula or the prototype."""
     formulas = Counter(o.formula for o in options if o.key in picks)
     prototypes = Counter(o.prototype for o in options if o.key in picks)
@@ -70,13 +80,18 @@ def _greedy(options: Sequence[Option], scores: Sequence[float], config: Pick, nu
     same_prototype = np.array([prototypes[o.prototype] for o in options])
     names = np.array([o.formula for o in options])
     kinds = np.array([o.prototype for o in options])
-    for _ in range(number):
+    left = number
+    while left:
         usable = open_ & (same_formula < config.per_formula)
         if not usable.any():
             return
         score = np.where(usable, worth + np.log(config.diversity) * (same_formula + same_prototype), -np.inf)
         best = int(np.argmax(score))
-        picks[options[best].key] = arm
         open_[best] = False
+        alike = [o.key for o in options if o.formula == names[best] and o.key in picks] if same_formula[best] else []
+        if any(same(options[best].key, other) for other in alike):
+            continue
+        picks[options[best].key] = arm
+        left -= 1
         same_formula += names == names[best]
         same_prototype += kinds == kinds[best]

@@ -26,7 +26,7 @@ def summary(folder: str | Path, structures: bool = True) -> dict[str, Any]:
     """All results of the campaign in a folder.
 
     Keys: name, title, elements, level, oracle, criterion, started, versions, config, rounds, hull, calibration, learning, finds,
-    rejections, failures, recall, cost. Energies in eV/atom. `structures` adds CIF text and atoms to each find.
+    rejections, failures, recall, filter, cost. Energies in eV/atom. `structures` adds CIF text and atoms to each find.
 
     Raises
     ------
@@ -137,7 +137,7 @@ class _Story:
     def tell(self, structures: bool) -> dict[str, Any]:
         """The whole dictionary."""
         if not self.ready:
-            return {**self._head(), "rounds": [], "hull": None, "calibration": [], "learning": [], "finds": [], "recall": None,
+            return {**self._head(), "rounds": [], "hull": None, "calibration": [], "learning": [], "finds": [], "recall": None, "filter": None,
                     "rejections": self._rejections(), "failures": self._failures(), "cost": self._cost()}  # fmt: skip
         rounds = [self._round(r) for r in range(1, self.n_rounds + 1)]
         calibration = [c for r in range(1, self.n_rounds + 1) for c in self._calibration(r)]
@@ -155,7 +155,19 @@ class _Story:
             "rejections": self._rejections(),
             "failures": self._failures(),
             "recall": self._recall(),
+            "filter": self._filter(),
             "cost": self._cost(),
+        }
+
+    def _filter(self) -> dict[str, Any]:
+        """What each cut lost, and how true probabilities and error bars were."""
+        from naica.discover.cuts import cuts_so_far
+        from naica.discover.reliability import reliability
+
+        threshold = self.config.stable.threshold
+        return {
+            "cuts": cuts_so_far(self.ledger, self.config.filter, threshold),
+            "reliability": reliability(self.ledger, self.judge(self.n_rounds), threshold),
         }
 
     def _head(self) -> dict[str, Any]:
