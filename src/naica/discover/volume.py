@@ -93,15 +93,22 @@ def contacts(crystal: Crystal) -> Contacts:
     return Contacts(i[apart], j[apart], d[apart], len(crystal))
 
 
-def contact_factor(pairs: Contacts, numbers: NDArray[np.int64]) -> float:
-    """Factor on the volume that brings atoms of these elements (n,) on these sites into contact."""
+def contact_radii(numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(n,) radius in Å of each atom of a compound of these atoms (n,): they give way to each other as their electronegativities say."""
     r = _radii()
     own = r.electronegativity[numbers]
     x = np.clip(own.mean() - own, r.x_low[numbers], r.x_high[numbers])
-    radius = r.a[numbers] + x * (r.b[numbers] + x * r.c[numbers])
+    radius: NDArray[np.float64] = r.a[numbers] + x * (r.b[numbers] + x * r.c[numbers])
+    return radius
+
+
+def contact_factor(pairs: Contacts, numbers: NDArray[np.int64]) -> float:
+    """Factor on the volume that brings atoms of these elements (n,) on these sites into contact."""
+    radius = contact_radii(numbers)
     touching = np.maximum(radius[pairs.i] + radius[pairs.j], _SHORTEST_CONTACT)
-    repulsion = np.sum((touching / pairs.d) ** r.hardness) / (_TYPICAL_NEIGHBOURS * pairs.n_atoms)
-    return float(repulsion ** (3.0 / r.hardness))
+    hardness = _radii().hardness
+    repulsion = np.sum((touching / pairs.d) ** hardness) / (_TYPICAL_NEIGHBOURS * pairs.n_atoms)
+    return float(repulsion ** (3.0 / hardness))
 
 
 def guess_volume(crystal: Crystal) -> float:

@@ -187,6 +187,39 @@ def _operations(number: int) -> tuple[Array, Array]:
     return np.array(found.rotations, dtype=np.float64), np.array(found.translations, dtype=np.float64)
 
 
+@cache
+def primitive_operations(number: int) -> tuple[Array, Array, Array]:
+    """The operations of a space group modulo its lattice, in the primitive cell.
+
+    Returns
+    -------
+    Fractional rotations (m, 3, 3) and translations (m, 3) with x' = R x + t, and the primitive vectors (rows) in units of the conventional
+    ones.
+    """
+    rotations, translations = _operations(number)
+    basis = _BASES[_centring(rotations, translations)]
+    into = np.linalg.inv(basis.T)
+    turned = np.round(into @ rotations @ basis.T)
+    moved = (translations @ into.T) % 1.0
+    _, first = np.unique(turned.reshape(-1, 9), axis=0, return_index=True)
+    kept = np.sort(first)
+    return turned[kept], moved[kept], basis
+
+
+def random_lattice(number: int, rng: np.random.Generator) -> Array:
+    """Rows of a random primitive cell of volume 1 that a space group allows: lengths within a factor of two, angles from 65 to 115 degrees."""
+    basis = primitive_operations(number)[2]
+    while True:
+        lengths, angles = rng.uniform(0.7, 1.4, 3), rng.uniform(65.0, 115.0, 3)
+        free = 1 if number >= 195 else 2 if number >= 75 else 3 if number >= 16 else 4 if number >= 3 else 6
+        with np.errstate(invalid="ignore"):
+            cell = basis @ _lattice(_full_cell(number, [*lengths, *angles][:free]))
+        volume = float(np.linalg.det(cell))
+        # three angles may not close, or nearly lie in a plane: that would be a flat cell, or another lattice written badly
+        if volume > 0.2 * float(np.prod(np.linalg.norm(cell, axis=1))):
+            return np.asarray(cell / np.cbrt(volume))
+
+
 def _centring(rotations: Array, translations: Array) -> str:
     pure = translations[np.all(rotations == np.eye(3), axis=(1, 2))] % 1
     if len(pure) in (1, 3, 4):
