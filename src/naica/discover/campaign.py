@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,12 +23,13 @@ from typing import Any
 import numpy as np
 
 from naica.data import CrystalTable, Label
-from naica.discover import engine
+from naica.discover import engines
 from naica.discover.config import CampaignConfig, read_config
 from naica.discover.cuts import campaign_cuts
 from naica.discover.filter import Judge, Scores, cascade
 from naica.discover.judge import HullJudge, LabelJudge
 from naica.discover.ledger import Entry, Ledger
+from naica.discover.novelty import Known, keep_verdicts, known_of
 from naica.discover.oracle import Oracle, OracleResult
 from naica.discover.pick import Option, choose
 from naica.discover.proposals import Proposal, Proposals, proposals_for
@@ -41,7 +43,7 @@ from naica.structure.oxidation import is_balanced
 
 LABEL = "formation_energy_per_atom"
 # what may change between two starts of one campaign without making it another one
-_FREE = (("rounds",), ("folder",), ("title",), ("oracle", "workers"), ("oracle", "timeout"), ("oracle", "retries"))
+_FREE = (("rounds",), ("folder",), ("title",), ("oracle", "workers"), ("oracle", "timeout"), ("oracle", "retries"), ("engine",))
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,7 @@ class _Run:
         self.oracle: Oracle = make_oracle(config.oracle.name, **self.proposals.oracle_options())
         if config.filter.relax_with:
             level_of(config.filter.relax_with)  # an unknown potential is said now, not rounds later
+        self._world = known_of(config.novelty.against, config.novelty.formulas)
 
     @cached_property
     def relaxed_look(self) -> RelaxedLook:
@@ -419,24 +422,40 @@ class _Run:
             self._from_table(number, open_)
         else:
             section = self.config.oracle
-            engine.run(
+            engines.run(
                 self.oracle, open_, workers=section.workers, timeout=section.timeout, retries=section.retries, on_result=keep,
-                spool=self.folder / "spool",
+                spool=self.folder / "spool", engine=self.config.engine, folder=self.folder / "engine",
             )  # fmt: skip
-        facts = {"cuts": self._cuts(number)} if number else {}
+        facts = {"cuts": self._cuts(number), "novelty": self._verdicts(number)} if number else {}
         with self.ledger.write() as db:
             self.ledger.finish(db, number, "compute", {"calls": len(jobs), **facts}, time.monotonic() - began)
 
+    def _stable(self, number: int) -> dict[Entry, bool]:
+        """The results of a round, and which of them were stable at its end."""
+        judge = self.judge(number)
+        entries = [e for e in self.ledger.entries(number) if e.round == number]
+        above = judge.distance([e.crystal.formula for e in entries], judge.labels(entries))
+        return {e: bool(d <= judge.threshold) for e, d in zip(entries, above, strict=True)}
+
     def _cuts(self, number: int) -> dict[str, Any]:
-        """What each cut of the filter lost so far: hits are judged at the end of the round of their call."""
-        picked = {key for (key,) in self.ledger.rows("select key from candidates where status = 'computed'")}
-        stable: dict[str, bool] = {}
-        for past in range(1, number + 1):
-            judge = self.judge(past)
-            entries = [e for e in self.ledger.entries(past) if e.round == past and e.key in picked]
-            above = judge.distance([e.crystal.formula for e in entries], judge.labels(entries))
-            stable |= {e.key: bool(d <= judge.threshold) for e, d in zip(entries, above, strict=True)}
+        """What each cut of the filter lost so far."""
+        stable = {e.key: yes for past in range(1, number + 1) for e, yes in self._stable(past).items()}
         return campaign_cuts(self.ledger, self.config.filter, self.config.stable.threshold, stable, number)
+
+    def _verdicts(self, number: int) -> dict[str, int]:
+        """Keep a verdict of novelty on each stable result of a round; counts by what may be claimed. Rows of a table are known already."""
+        if self.config.pool is not None:
+            return {}
+        found = {e.key: self._known.novelty(e.crystal, "formula", disorder=True) for e, yes in self._stable(number).items() if yes}
+        keep_verdicts(self.ledger, found, number)
+        return dict(Counter(v.claim for v in found.values()))
+
+    @cached_property
+    def _known(self) -> Known:
+        """What finds are compared with: the start of the campaign, and the tables and lists of the file."""
+        for entry in self.ledger.entries(0):
+            self._world.add(entry.key, entry.crystal)
+        return self._world
 
     def _from_table(self, number: int, jobs: Mapping[str, Any]) -> None:
         """A table answers at once, so all its answers land in one transaction."""

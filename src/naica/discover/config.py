@@ -119,6 +119,59 @@ class OracleSection(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="passed to the oracle, for example fmax and steps")
 
 
+class JobSection(Section):
+    """What one job of a queue asks for; jobs of Dask are workers that make many calls, those of AiiDA one call each."""
+
+    cores: int = Field(default=1, ge=1, description="cores of a job; Dask makes one call at a time on each")
+    memory: str = Field(default="4GiB", description="memory of a job")
+    walltime: str = Field(default="24:00:00", pattern=r"^\d+:[0-5]\d:[0-5]\d$", description="hours:minutes:seconds")
+    partition: str = Field(default="", description="partition or queue")
+    account: str = Field(default="", description="account or project")
+    directives: tuple[str, ...] = Field(default=(), description='further lines for the scheduler, for example "--qos=low"')
+    prologue: tuple[str, ...] = Field(default=(), description="shell lines before the work, for example module load")
+
+
+class EngineSection(Section):
+    """Where the work is done. Nothing here changes what a campaign finds, so it may change between two starts."""
+
+    name: Literal["here", "pool", "dask", "aiida"] = Field(default="pool", description="in this process, local processes, Dask, AiiDA")
+    scheduler: str = Field(default="", description="Dask: address or scheduler file of a running scheduler; empty starts workers")
+    queue: Literal["", "slurm", "pbs"] = Field(
+        default="", description="where workers or calls become jobs; empty: this machine"
+    )
+    jobs: int = Field(default=2, ge=1, description="jobs in the queue at once")
+    interface: str = Field(default="", description="Dask: network interface by which jobs reach this process, for example ib0")
+    profile: str = Field(default="", description="AiiDA: a profile of yours, for example on PostgreSQL; empty makes one in the run folder")
+    computer: str = Field(default="", description="AiiDA: a computer set up in that profile; empty: this machine")
+    python: str = Field(default="", description="the interpreter that workers and jobs run; empty: this one")
+    patience: float = Field(default=60.0, gt=0, description="seconds to wait for a scheduler or a daemon that went away")
+    shard: int = Field(default=2048, ge=1, description="candidates scored in one piece")
+    job: JobSection = JobSection()
+
+
+def engine_named(text: str, section: EngineSection) -> EngineSection:
+    """The engine of a command line: ``here``, ``pool``, ``dask``, ``aiida``, with ``dask:ADDRESS``, ``dask:slurm``, ``aiida:PROFILE``, ….
+
+    Raises
+    ------
+    ConfigError
+        For a name that is none of these.
+    """
+    name, _, more = text.partition(":")
+    changes: dict[str, Any] = {"name": name}
+    if more in ("slurm", "pbs") and name in ("dask", "aiida"):
+        changes |= {"queue": more, "scheduler": ""}
+    elif more and name == "dask":
+        changes |= {"scheduler": more, "queue": ""}
+    elif more and name == "aiida":
+        changes |= {"profile": more}
+    elif more or name not in ("here", "pool", "dask", "aiida"):
+        raise ConfigError(
+            f"unknown engine {text!r}; expected here, pool, dask, dask:ADDRESS, dask:slurm, dask:pbs, aiida, aiida:PROFILE or aiida:slurm"
+        )
+    return section.model_copy(update=changes)
+
+
 class Stable(Section):
     """When a computed candidate counts as found."""
 
@@ -142,6 +195,7 @@ class CampaignConfig(Section):
     pick: Pick = Pick()
     novelty: NoveltySection = NoveltySection()
     oracle: OracleSection = OracleSection()
+    engine: EngineSection = EngineSection()
     stable: Stable = Stable()
 
     @model_validator(mode="after")

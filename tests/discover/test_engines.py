@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 from bad_oracles import ActingOracle
 
-from naica.discover import engine
-from naica.discover.engine import run
+from naica.discover.engines import pool, run
+from naica.discover.engines.spool import Spool, fingerprint
 from naica.discover.oracle import OracleResult, make_oracle
-from naica.discover.spool import Spool, fingerprint
 from naica.errors import InputError, RunError
 from naica.structure import Crystal
 
@@ -229,9 +228,9 @@ def test_a_spool_that_cannot_be_written_loses_no_result(tmp_path: Path, capfd: p
 # --- death ------------------------------------------------------------------------------------------------------------------------
 DRIVER = """
 import sys, time
-from naica.discover.engine import run
+from naica.discover.engines import run
 from bad_oracles import ActingOracle
-from test_engine import crystal
+from test_engines import crystal
 folder, log, act = sys.argv[1:]
 jobs = {str(k): crystal(k, act) for k in range(4)}
 # whoever records the results takes for ever, so finished ones pile up in the spool
@@ -314,9 +313,9 @@ def test_calls_finished_while_the_parent_was_killed_are_not_repeated(tmp_path: P
 
 
 SCRIPT = """
-from naica.discover.engine import run
+from naica.discover.engines import run
 from bad_oracles import ActingOracle
-from test_engine import crystal
+from test_engines import crystal
 run(ActingOracle(), {"a": crystal(0)}, workers=1, timeout=60, on_result=lambda r: print("got", r.status))
 """
 
@@ -348,8 +347,8 @@ def test_an_oracle_that_raises_while_loading() -> None:
 
 @pytest.mark.parametrize("how", ["crash", pytest.param("hang", marks=pytest.mark.slow)])
 def test_an_oracle_that_dies_while_loading(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_LOAD_LIMIT", 1.0)
-    monkeypatch.setattr(engine, "_RESTARTS", 2)
+    monkeypatch.setattr(pool, "_LOAD_LIMIT", 1.0)
+    monkeypatch.setattr(pool, "_RESTARTS", 2)
     with pytest.raises(RunError, match="die while loading oracle 'acting', 2 times"):
         run(ActingOracle(warm=how), jobs_of("answer"), workers=1, timeout=20.0)
 
@@ -361,7 +360,7 @@ def test_senseless_numbers() -> None:
 
 
 def test_no_jobs_start_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_pool", lambda *a: pytest.fail("a pool was made for nothing"))
+    monkeypatch.setattr(pool, "_pool", lambda *a: pytest.fail("a pool was made for nothing"))
     run(ActingOracle(), {}, workers=2)
 
 

@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,33 @@ class Spool:
         """Forget a call that is recorded elsewhere now."""
         # a file that cannot be removed does no harm: who has recorded the call does not ask for it again
         with suppress(OSError):
+            self._claim(key).unlink(missing_ok=True)
             self.path(key).unlink()
+
+    def _claim(self, key: str) -> Path:
+        return self.folder / f".{self.path(key).stem}.claim"
+
+    @contextmanager
+    def claim(self, key: str) -> Iterator[None]:
+        """Hold a call for oneself: who comes second waits until the first has left its result, or has died.
+
+        A lock of the operating system, so it ends with its holder, and no clock is asked. File systems without locks give none; then two
+        who are sent for the same call at the same time both compute it, and the first result counts.
+        """
+        handle = None
+        try:
+            import fcntl
+
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle = self._claim(key).open("w")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except (OSError, ImportError):
+            pass
+        try:
+            yield
+        finally:
+            if handle is not None:
+                handle.close()
 
 
 def _plain(result: OracleResult) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.context
+import multiprocessing.process
 import multiprocessing.spawn
 import os
 import sys
@@ -41,7 +42,8 @@ def _one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _main_untold() -> Iterator[None]:
+def main_untold() -> Iterator[None]:
+    """Processes spawned meanwhile do not import the ``__main__`` module."""
     usual = multiprocessing.spawn.get_preparation_data
 
     def without_main(name: str) -> dict[str, Any]:
@@ -57,16 +59,27 @@ def _main_untold() -> Iterator[None]:
 if sys.platform != "win32":
     from multiprocessing.popen_spawn_posix import Popen
 
-    class _Process(multiprocessing.context.SpawnProcess):
+    class _Child(multiprocessing.context.SpawnProcess):
+        def start(self) -> None:
+            # Python lets no daemonic process (a worker of Dask is one) have children, lest they outlive it; ours watch their parent
+            own = multiprocessing.process.current_process()._config  # type: ignore[attr-defined]
+            daemonic = own.pop("daemon", None)
+            try:
+                super().start()
+            finally:
+                if daemonic is not None:
+                    own["daemon"] = daemonic
+
+    class _Process(_Child):
         @staticmethod
         def _Popen(process_obj: Any) -> Any:
             with _lock, _one_thread():
                 return Popen(process_obj)
 
-    class _ProcessWithoutMain(multiprocessing.context.SpawnProcess):
+    class _ProcessWithoutMain(_Child):
         @staticmethod
         def _Popen(process_obj: Any) -> Any:
-            with _lock, _one_thread(), _main_untold():
+            with _lock, _one_thread(), main_untold():
                 return Popen(process_obj)
 
     class _WithMain(multiprocessing.context.SpawnContext):

@@ -12,8 +12,8 @@ import threading
 import time
 from dataclasses import dataclass, replace
 
+from naica.discover.engines.spool import Spool
 from naica.discover.oracle import Oracle, OracleResult, checked
-from naica.discover.spool import Spool
 from naica.structure import Crystal
 
 _PR_SET_PDEATHSIG = 1
@@ -26,7 +26,7 @@ class NotLoaded(Exception):
     """The oracle cannot be loaded in a worker: no call can succeed."""
 
 
-def start(oracle: bytes, spool: Spool | None, load_limit: float) -> None:
+def start(rules: bytes, spool: Spool | None, load_limit: float) -> None:
     """Prepare this process: die with the parent, load the oracle within `load_limit` seconds."""
     _die_with_parent()
     # a load that hangs ends the process, which the parent sees; a load that raises is told by the first call
@@ -34,7 +34,7 @@ def start(oracle: bytes, spool: Spool | None, load_limit: float) -> None:
     alarm.daemon = True
     alarm.start()
     try:
-        made = pickle.loads(oracle)
+        made = pickle.loads(rules).oracle
         if hasattr(made, "warm"):
             made.warm()
         if "torch" in sys.modules:
