@@ -85,6 +85,13 @@ class _Story:
         """Entries by the hash of their relaxed structure: what recipes name as parents."""
         return {e.crystal.hash: e for e in self.entries}
 
+    @cached_property
+    def verdicts(self) -> dict[str, dict[str, Any]]:
+        """Verdicts of novelty on stable results, with their evidence."""
+        from naica.discover.novelty import verdicts_of
+
+        return verdicts_of(self.ledger)
+
     def _missing_references(self) -> list[str]:
         """Elements without a computed reference: nothing can be judged yet."""
         if self.config.stable.by == "label":
@@ -137,8 +144,8 @@ class _Story:
     def tell(self, structures: bool) -> dict[str, Any]:
         """The whole dictionary."""
         if not self.ready:
-            return {**self._head(), "rounds": [], "hull": None, "calibration": [], "learning": [], "finds": [], "recall": None, "filter": None,
-                    "rejections": self._rejections(), "failures": self._failures(), "cost": self._cost()}  # fmt: skip
+            empty = {"rounds": [], "hull": None, "calibration": [], "learning": [], "finds": [], "recall": None, "filter": None}
+            return {**self._head(), **empty, "rejections": self._rejections(), "failures": self._failures(), "cost": self._cost()}
         rounds = [self._round(r) for r in range(1, self.n_rounds + 1)]
         calibration = [c for r in range(1, self.n_rounds + 1) for c in self._calibration(r)]
         return {
@@ -288,7 +295,8 @@ class _Story:
             "energy": entry.energy / len(entry.crystal),
             "formation_energy": label, "above_hull": distance, "separation_energy": separation, "predicted": candidate.value,
             "sigma": self._oracle_sigma(), "model_sigma": candidate.sigma, "competing": competing, "lineage": self._lineage(candidate),
-            "level": self.level, "repeats": [k for k, same in self.repeats.items() if same == entry.key],
+            "level": self.level, "novelty": self.verdicts.get(entry.key),
+            "repeats": [k for k, same in self.repeats.items() if same == entry.key],
             "n_atoms": len(entry.crystal), "seconds": entry.seconds,
         }  # fmt: skip
         return {**facts, **_structure(entry, structures)}

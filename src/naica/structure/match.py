@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 Prefilter = Literal["label", "formula"]
 # wider than the 0.01 Å of `symmetry`: two relaxations of one phase should get one label
 LABEL_TOLERANCE = 0.1
-_STOL = 0.3
+MATCH = 0.3
+"""Largest displacement of a match, in units of (V/N)^(1/3)."""
 _BOND_TOLERANCE = 0.1
 
 
@@ -63,6 +64,23 @@ def same_structure(a: Crystal, b: Crystal, scale: bool = True) -> float | None:
     if not a.pbc.any():
         return _same_molecule(a, b)
     return _rms(_boxed(a), _boxed(b), scale)
+
+
+def structure_distance(a: Crystal, b: Crystal, stol: float = 0.5) -> tuple[float, float] | None:
+    """Root mean square and largest displacement between two structures, in units of (V/N)^(1/3) (molecules: Å); None beyond `stol`.
+
+    As `same_structure`, which is the verdict "largest ≤ 0.3", but with a wider reach, so that a near miss shows how near it was. Volumes
+    are made equal first.
+    """
+    if a.hash == b.hash:
+        return 0.0, 0.0
+    if a.formula != b.formula or (a.pbc != b.pbc).any():
+        return None
+    if not a.pbc.any():
+        found = _same_molecule(a, b)
+        return None if found is None else (found, found)
+    rms = _matcher(True, stol).get_rms_dist(_boxed(a), _boxed(b))
+    return None if rms is None or rms[1] > stol else (float(rms[0]), float(rms[1]))
 
 
 def duplicates(crystals: Sequence[Crystal], prefilter: Prefilter = "formula") -> list[int]:
@@ -133,10 +151,10 @@ def _bucket(crystal: Crystal, prefilter: Prefilter) -> str:
 
 
 @cache
-def _matcher(scale: bool) -> StructureMatcher:
+def _matcher(scale: bool, stol: float) -> StructureMatcher:
     from pymatgen.analysis.structure_matcher import ElementComparator, StructureMatcher
 
-    return StructureMatcher(stol=_STOL, scale=scale, comparator=ElementComparator())
+    return StructureMatcher(stol=stol, scale=scale, comparator=ElementComparator())
 
 
 def _boxed(crystal: Crystal) -> Structure:
@@ -147,9 +165,9 @@ def _boxed(crystal: Crystal) -> Structure:
 
 
 def _rms(a: Structure, b: Structure, scale: bool) -> float | None:
-    found = _matcher(scale).get_rms_dist(a, b)
+    found = _matcher(scale, MATCH).get_rms_dist(a, b)
     # get_rms_dist accepts by the mean displacement, the matcher's own verdict (fit) by the largest; ours is the stricter
-    return None if found is None or found[1] > _STOL else float(found[0])
+    return None if found is None or found[1] > MATCH else float(found[0])
 
 
 def _same_molecule(a: Crystal, b: Crystal) -> float | None:
