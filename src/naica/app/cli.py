@@ -21,6 +21,7 @@ from naica.app import (
     cli_hamiltonian,
     cli_md,
     cli_model,
+    cli_novelty,
     cli_potential,
     cli_properties,
     cli_zoo,
@@ -72,6 +73,7 @@ cli_bake.add_to(app)
 cli_properties.add_to(app)
 cli_explain.add_to(app)
 cli_discover.add_to(app)
+cli_novelty.add_to(app)
 cli_data.add_to(app)
 cli_zoo.add_to(app)
 cli_hamiltonian.add_to(app)

@@ -8,11 +8,12 @@ evidence:
 1. One sublattice: with the two elements made one, the symmetry joins sites of both into one orbit.
 2. Likeness: radii within 15 % (Hume-Rothery; Goldschmidt for ions); ions of equal charge or one apart (double perovskites order where
    charges differ by more than two and mix where they do not: Anderson et al., Prog. Solid State Chem. 22, 197 (1993)); electronegativities
-   within 0.4.
+   within 0.4 (ions 0.6).
 3. Relatives: both ends of the series (one element on all those sites) are known in the same structure, or another member of it is.
 
-"likely" needs one and two, and either relatives or ions of equal charge within 10 %; "possible" needs one, and radii and charges alone. It
-says what ordering has to compete with, not what wins: the ideal entropy of mixing is given for comparison with the energy gained.
+"likely" needs one, two and three, or of two ions of equal charge within 10 %; "possible" needs one, and radii and charges alone. In
+alloys relatives count whatever the electronegativities (Cu3Au). It says what ordering has to compete with, not what wins: the ideal entropy
+of mixing is given for comparison with the energy gained.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ Finder = Callable[[Crystal], str | None]
 
 _SIZE, _CLOSE_SIZE = 0.15, 0.10
 _CHARGE = 1.0
-_CHI = 0.4
+_CHI, _CHI_OF_IONS = 0.4, 0.6
 # Å; relaxed orderings are a little off the symmetry of their parent
 _TOLERANCES = (0.1, 0.25)
 _KB = 8.617333e-5  # eV/K
@@ -178,8 +179,8 @@ def _weighed(
     numbers = [element(s).number for s in pair]
     ends = tuple(find(crystal.replace(numbers=np.where(both, z, crystal.numbers), info={})) for z in numbers)
     others = relatives(crystal, *pair)
-    alike = chi is None or chi <= _CHI
-    known = all(ends) or bool(others)
+    alike = chi is None or chi <= (_CHI if charge is None else _CHI_OF_IONS)
+    known = (all(ends) or bool(others)) and (alike or charge is None)
     likely = known or (charge == 0 and size <= _CLOSE_SIZE and alike)
     sites = int(both.sum())
     share = float((crystal.numbers[both] == numbers[1]).sum()) / sites

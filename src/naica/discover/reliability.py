@@ -31,7 +31,7 @@ Method = Literal["none", "scale", "isotonic"]
 
 STRENGTH = 10.0
 FADE = 0.7
-_FARTHEST = 4.0  # error bars: one blunder must not widen all bars
+_FARTHEST = 4.0  # robust widths from the median: one blunder must not widen all bars
 _FEW_OF_A_KIND = 5
 _ISOTONIC_LEAST = 30
 _EDGES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -125,13 +125,20 @@ def recalibrate(past: Past, threshold: float, round_: int, method: Method = "iso
     if method == "none" or len(known) < least:
         return AS_PREDICTED
     weight = FADE ** (round_ - 1 - past.round[known]).astype(np.float64)
-    shift, scale = _centre_and_width(np.clip(past.z[known], -_FARTHEST, _FARTHEST), weight)
+    shift, scale = _centre_and_width(_tamed(past.z[known]), weight)
     found = Recalibration(shift, scale, (), len(known))
     hits = past.hits(threshold)[known]
     if method == "scale" or len(known) < _ISOTONIC_LEAST or min(hits.sum(), (~hits).sum()) < _FEW_OF_A_KIND:
         return found
     plain = found.probability(past.distance[known], past.sigma[known], threshold)
     return Recalibration(shift, scale, _isotonic(plain, hits, weight), len(known))
+
+
+def _tamed(z: Floats) -> Floats:
+    """The errors with the farthest drawn in."""
+    middle = float(np.median(z))
+    width = max(1.0, 1.4826 * float(np.median(np.abs(z - middle))))
+    return np.clip(z, middle - _FARTHEST * width, middle + _FARTHEST * width)
 
 
 def _centre_and_width(z: Floats, weight: Floats) -> tuple[float, float]:
