@@ -21,7 +21,7 @@ def discover(request: DiscoverRequest) -> Answer:
     from naica.app.campaign_progress import campaign_progress
     from naica.discover.campaign import Campaign
 
-    campaign = Campaign(request.config, request.folder)
+    campaign = Campaign(request.config, request.folder, request.engine)
     if request.dry_run:
         return _plan_answer(campaign.plan(), request.config)
     with campaign_progress(campaign.folder) as report_event:

@@ -22,12 +22,15 @@ def discover(
     budget: Annotated[int | None, typer.Option(min=1, help="Stop after so many oracle calls in all.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the file and say what would be done; compute nothing.")] = False,
     folder: Annotated[Path | None, typer.Option(help="Run folder (default: as the file says).")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Where to compute: here, pool, dask, dask:ADDRESS, dask:slurm, dask:pbs, aiida, aiida:PROFILE, …")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run a discovery campaign; started again, it goes on where it stopped."""
     from naica.app.actions_discover import discover as action
 
-    answer(action, requests.DiscoverRequest(config, folder, rounds, budget, dry_run), json)
+    answer(action, requests.DiscoverRequest(config, folder, rounds, budget, dry_run, engine), json)
 
 
 @campaign.command("status", epilog=examples("naica campaign status campaigns/mg-al-o --json"))
@@ -83,6 +86,7 @@ def add_to(app: typer.Typer) -> None:
             "naica discover examples/mg-al-o.toml",
             "naica discover examples/mg-al-o.toml --dry-run",
             "naica discover my.toml --rounds 5 --budget 100 --folder runs/my",
+            "naica discover my.toml --engine dask:slurm",
         ),
     )(discover)
     app.add_typer(campaign, name="campaign", rich_help_panel=_PANEL)

@@ -208,6 +208,7 @@ class DiscoverRequest:
     rounds: int | None = None
     budget: int | None = None
     dry_run: bool = False
+    engine: str | None = None
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ import numpy as np
 
 from naica.data import CrystalTable, Label
 from naica.discover import engines
-from naica.discover.config import CampaignConfig, read_config
+from naica.discover.config import CampaignConfig, engine_named, read_config
 from naica.discover.cuts import campaign_cuts
-from naica.discover.filter import Judge, Scores, cascade
+from naica.discover.filter import Judge, Scores
 from naica.discover.judge import HullJudge, LabelJudge
 from naica.discover.ledger import Entry, Ledger
 from naica.discover.novelty import Known, keep_verdicts, known_of
@@ -35,6 +35,7 @@ from naica.discover.pick import Option, choose
 from naica.discover.proposals import Proposal, Proposals, proposals_for
 from naica.discover.relaxed_look import RelaxedLook
 from naica.discover.reliability import Recalibration, past_of, recalibrate
+from naica.discover.scoring import score
 from naica.errors import ConfigError, RunError
 from naica.potential.calculators import level_of
 from naica.structure import Crystal
@@ -77,6 +78,7 @@ class Campaign:
     ----------
     config : a campaign file or a configuration
     folder : where the ledger, the models and the report live; default ``campaigns/<name of the file>``
+    engine : another engine than the file names (see `naica.discover.config.engine_named`)
 
     Raises
     ------
@@ -86,8 +88,10 @@ class Campaign:
         If the folder cannot be used.
     """
 
-    def __init__(self, config: CampaignConfig | str | Path, folder: str | Path | None = None) -> None:
+    def __init__(self, config: CampaignConfig | str | Path, folder: str | Path | None = None, engine: str | None = None) -> None:
         self.config = config if isinstance(config, CampaignConfig) else read_config(config)
+        if engine is not None:
+            self.config = self.config.model_copy(update={"engine": engine_named(engine, self.config.engine)})
         name = "campaign" if isinstance(config, CampaignConfig) else Path(config).stem
         self.folder = Path(folder or self.config.folder or Path("campaigns") / name)
         self.name = name
@@ -190,6 +194,7 @@ class _Run:
         self.config, self.folder, self.ledger, self.progress = config, folder, ledger, progress
         self.proposals: Proposals = proposals_for(config)
         self.oracle: Oracle = make_oracle(config.oracle.name, **self.proposals.oracle_options())
+        self._freeze_protocol()
         if config.filter.relax_with:
             level_of(config.filter.relax_with)  # an unknown potential is said now, not rounds later
         self._world = known_of(config.novelty.against, config.novelty.formulas)
@@ -198,6 +203,15 @@ class _Run:
     def relaxed_look(self) -> RelaxedLook:
         """The second look, with its tables in the ledger."""
         return RelaxedLook(self.ledger, self.config.filter)
+
+    def _freeze_protocol(self) -> None:
+        """Ask an oracle that has a protocol to settle it (a cut-off, say); what the campaign began with stays to its end."""
+        if not hasattr(self.oracle, "prepare"):
+            return
+        kept = self.ledger.meta("protocol")
+        facts = self.oracle.prepare(json.loads(kept) if kept else None, lambda text: self.progress(Event(0, "protocol", 0, 0, text)))
+        if kept is None:
+            self.ledger.set_meta("protocol", json.dumps(facts))
 
     # --- round 0 -------------------------------------------------------------------------------------------------------------
     def start(self) -> None:
@@ -304,10 +318,12 @@ class _Run:
         crystals = self.proposals.realise([(k, r) for k, r, _ in rows], self.ledger)
         judge = self.judge(number - 1)
         reading = self._reading(number, judge)
-        scores = cascade(
-            model, crystals, [f for *_, f in rows], judge, self.config.filter,
-            lambda done, total: self.progress(Event(number, "judge", done, total, f"{total} candidates")),
-            reading=reading,
+        shards = self.folder / "shards"
+        scores = score(
+            model, self._model_folder(number) / "model", [k for k, *_ in rows], crystals, [f for *_, f in rows], judge,
+            self.ledger.entries(number - 1), self.config.filter, reading,
+            folder=shards, engine=self.config.engine, workers=self.config.oracle.workers,
+            tick=lambda done, total: self.progress(Event(number, "judge", done, total, f"{total} candidates")),
         )  # fmt: skip
         scores, looks, relaxed = self._second_look(number, rows, crystals, scores, model, judge, reading)
         passed = scores.passed(judge, self.config.filter)
@@ -328,6 +344,7 @@ class _Run:
             full = int(np.isfinite(scores.distance).sum())
             data = {"scored": len(rows), "full_look": full, "passed": int(passed.sum()), "recalibration": reading.to_dict(), **relaxed}
             self.ledger.finish(db, number, "judge", data, time.monotonic() - began)
+        shutil.rmtree(shards, ignore_errors=True)
 
     def _reading(self, number: int, judge: Judge) -> Recalibration:
         """How this round's predictions are read, from the results of earlier rounds."""
@@ -410,6 +427,9 @@ class _Run:
         open_ = {key: crystal for key, crystal in jobs.items() if key not in done}
         finished = len(jobs) - len(open_)
         self.progress(Event(number, "compute", finished, len(jobs), ""))
+        if hasattr(self.oracle, "await_inputs"):
+            # a code that runs elsewhere: all its inputs are written before the campaign waits for results
+            self.oracle.await_inputs(open_)
 
         def keep(result: OracleResult) -> None:
             nonlocal finished
