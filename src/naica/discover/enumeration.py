@@ -111,7 +111,7 @@ def is_allowed(found: Prototype, numbers: Sequence[int]) -> bool:
     negative = [e for e, q in zip(chosen, found.charges, strict=True) if q < 0]
     if any(_against_electronegativity(cation, anion) for cation in positive for anion in negative):
         return False
-    states = [_states(z, s, q) for z, s, q in zip(numbers, found.elements, found.charges, strict=True)]
+    states = [states_like(z, s, q) for z, s, q in zip(numbers, found.elements, found.charges, strict=True)]
     return any(sum(n * q for n, q in zip(found.amounts, way, strict=True)) == 0 for way in product(*states))
 
 
@@ -123,7 +123,7 @@ def _against_electronegativity(cation: Element, anion: Element) -> bool:
 
 
 @lru_cache(maxsize=65536)
-def _states(number: int, example: str, charge: int) -> tuple[int, ...]:
+def states_like(number: int, example: str, charge: int) -> tuple[int, ...]:
     """The oxidation states an element may take where the example has `charge`."""
     here, model = element(number), element(example)
     states = {q for q in here.oxidation_states if q * charge > 0}

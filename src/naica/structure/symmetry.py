@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +135,30 @@ def labels(crystal: Crystal, tolerance: float = 1e-2) -> tuple[str, str]:
         f"{anonymous_formula(crystal.composition)}_{found.pearson_symbol}_{found.number}_{bare}",
         f"{crystal.formula}_{found.pearson_symbol}_{found.number}_{named}",
     )
+
+
+def prototype_orders(crystal: Crystal, prefer: Mapping[int, float] | None = None, tolerance: float = 1e-2) -> tuple[str, list[tuple[int, ...]]]:
+    """The `prototype_label`, and the orders of the crystal's elements (atomic numbers) that write it.
+
+    There are several orders where the normaliser of the space group exchanges elements (the two of rock salt); putting other elements in
+    their place in either order makes the same structure. Elements whose amounts and Wyckoff letters agree are no such pair (their free
+    coordinates differ); they stand in order of `prefer`, then of atomic number.
+    """
+    found = _dataset(crystal, tolerance)
+    occupied, renamings = _occupation(crystal, found)
+    numbers = crystal.numbers.tolist()
+    amounts = {z: numbers.count(z) for z in occupied}
+    wish = prefer or {}
+    best, orders = "", list[tuple[int, ...]]()
+    for renamed in renamings:
+        texts = {z: _wyckoff_text(counts, renamed) for z, counts in occupied.items()}
+        order = sorted(occupied, key=lambda z: (amounts[z], texts[z], wish.get(z, 0.0), z))  # noqa: B023
+        bare = "_".join(texts[z] for z in order)
+        if not orders or bare < best:
+            best, orders = bare, []
+        if bare == best and tuple(order) not in orders:
+            orders.append(tuple(order))
+    return f"{anonymous_formula(crystal.composition)}_{found.pearson_symbol}_{found.number}_{best}", orders
 
 
 def _occupation(crystal: Crystal, found: MoyoDataset) -> tuple[dict[int, dict[str, int]], list[dict[str, str]]]:

@@ -1,0 +1,185 @@
+"""The first look at ten million candidates: a formation energy from two numbers per pair of elements, looked up in tables.
+
+For atomic fractions x and elements z the energy per atom is a sum over pairs (a Redlich–Kister expansion to second order)::
+
+    E = Σ_{i<j} 4 x_i x_j [ T0(z_i, z_j) + (x_i − x_j) T1(z_i, z_j) + (x_i − x_j)² T2(z_i, z_j) ]
+
+T0 and T2 are symmetric, T1 changes sign when its elements are exchanged; pure elements have E = 0 by construction. The tables are fitted in
+two steps of ridge regression: what smooth functions of the elements' properties can say, so that pairs never seen have an estimate, then
+what each pair deviates from it. It knows nothing of structure and sees three elements only by their pairs, so it is there to throw away
+nine candidates of ten, not to judge the tenth; ``benchmarks/campaign_scale.py`` measures what it costs and what it loses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from naica.discover.proportions import amounts_table
+from naica.discover.volume import electronegativities
+from naica.errors import InputError
+from naica.structure.elements import table
+
+Array = NDArray[np.float64]
+
+_N = 104
+_TERMS = 3
+_SMOOTH_RIDGE = 1e-5  # of the mean square of a feature, per row
+_PAIR_RIDGE = 0.3
+_ITERATIONS = 60
+
+
+@dataclass(frozen=True, eq=False)
+class PairEnergies:
+    """Tables (3, 104, 104) in eV/atom by atomic number; index 0 stands for an empty place and is zero.
+
+    `error` is the mean absolute error on formulas held out of the fit (NaN if none were), `rows` the formulas fitted.
+    """
+
+    tables: NDArray[np.float32]
+    error: float = float("nan")
+    rows: int = 0
+
+    def __post_init__(self) -> None:
+        if self.tables.shape != (_TERMS, _N, _N):
+            raise InputError(f"pair tables of shape {self.tables.shape}; expected ({_TERMS}, {_N}, {_N})")
+
+    def energy(self, numbers: NDArray[np.integer], fractions: NDArray[np.floating]) -> NDArray[np.float32]:
+        """(n,) eV/atom for elements (n, k), 0 where a formula has fewer, and their atomic fractions (n, k)."""
+        flat = self.tables.reshape(_TERMS, -1)
+        z, x = numbers.astype(np.int32), fractions.astype(np.float32)
+        out = np.zeros(len(z), dtype=np.float32)
+        for i, j in combinations(range(z.shape[1]), 2):
+            place, apart = z[:, i] * _N + z[:, j], x[:, i] - x[:, j]
+            out += 4 * x[:, i] * x[:, j] * (flat[0][place] + apart * (flat[1][place] + apart * flat[2][place]))
+        return out
+
+    def of(self, formulas: Sequence[str]) -> NDArray[np.float32]:
+        """(n,) eV/atom of formulas."""
+        numbers, fractions = _as_pairs(formulas)
+        return self.energy(numbers, fractions)
+
+    @classmethod
+    def fit(cls, formulas: Sequence[str], energies: Array, held_out: NDArray[np.bool_] | None = None) -> PairEnergies:
+        """Fit to formation energies per atom (n,); `held_out` rows (n,) are left out and judge the fit.
+
+        Raises
+        ------
+        InputError
+            If there is nothing to fit, or an energy is not finite.
+        """
+        from scipy.sparse.linalg import lsqr
+
+        values = np.asarray(energies, dtype=np.float64)
+        aside = np.zeros(len(values), dtype=bool) if held_out is None else np.asarray(held_out, dtype=bool)
+        if len(values) != len(formulas) or not np.isfinite(values).all() or not (~aside).any():
+            raise InputError(f"{len(formulas)} formulas and {np.isfinite(values).sum()} finite energies to fit; expected as many, at least one")
+        numbers, fractions = _as_pairs(formulas)
+        pairs = _design(numbers[~aside], fractions[~aside])
+        smooth = pairs @ _smooth()
+        gram = smooth.T @ smooth
+        ridge = _SMOOTH_RIDGE * len(smooth) * np.eye(len(gram)) * max(float(np.diag(gram).mean()) / len(smooth), 1e-12)
+        weights = np.linalg.solve(gram + ridge, smooth.T @ values[~aside])
+        own = lsqr(pairs, values[~aside] - smooth @ weights, damp=_PAIR_RIDGE, iter_lim=_ITERATIONS)[0]
+        made = cls(_unfolded(_smooth() @ weights + own), rows=int((~aside).sum()))
+        if aside.any():
+            error = float(np.abs(made.energy(numbers[aside], fractions[aside]) - values[aside]).mean())
+            made = cls(made.tables, error, made.rows)
+        return made
+
+
+@cache
+def shipped() -> PairEnergies:
+    """The tables that come with naica: fitted by ``benchmarks/campaign_scale.py --fit`` to formulas of the Materials Project (PBE)."""
+    with (files("naica.discover") / "pair_energies.npz").open("rb") as handle, np.load(handle) as raw:
+        return PairEnergies(raw["tables"].astype(np.float32), float(raw["error"]), int(raw["rows"]))
+
+
+def _as_pairs(formulas: Sequence[str]) -> tuple[NDArray[np.int64], Array]:
+    """Atomic numbers (n, k), zero where a formula has fewer than k elements, and atomic fractions (n, k)."""
+    _, counts = amounts_table(list(formulas), [e.symbol for e in table()])
+    most = int((counts > 0).sum(axis=1).max(initial=1))
+    # elements of a formula in order of their number, empty places last
+    order = np.argsort(counts == 0, axis=1, kind="stable")[:, :most]
+    amounts = np.take_along_axis(counts, order, axis=1)
+    return np.where(amounts > 0, order + 1, 0), amounts / amounts.sum(axis=1, keepdims=True)
+
+
+@cache
+def _pair_places() -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Elements of each pair (lower number first), and the number of the pair (104, 104) of two elements."""
+    low, high = np.triu_indices(_N, 1)
+    place = np.zeros((_N, _N), dtype=np.int64)
+    place[low, high] = np.arange(len(low))
+    return low, high, place
+
+
+def _design(numbers: NDArray[np.int64], fractions: Array):  # type: ignore[no-untyped-def]
+    """(n, 3 pairs) sparse: what the entries of the tables count with in each formula."""
+    from scipy.sparse import csr_matrix
+
+    low, _, place = _pair_places()
+    rows, columns, values = [], [], []
+    for i, j in combinations(range(numbers.shape[1]), 2):
+        there = np.flatnonzero((numbers[:, i] > 0) & (numbers[:, j] > 0))
+        a, b = numbers[there, i], numbers[there, j]
+        sign = np.where(a < b, 1.0, -1.0)
+        apart = sign * (fractions[there, i] - fractions[there, j])
+        weight = 4 * fractions[there, i] * fractions[there, j]
+        at = place[np.minimum(a, b), np.maximum(a, b)]
+        for term in range(_TERMS):
+            rows.append(there)
+            columns.append(at + term * len(low))
+            values.append(weight * apart**term)
+    if not rows:
+        return csr_matrix((len(numbers), _TERMS * len(low)))
+    return csr_matrix((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(len(numbers), _TERMS * len(low)))
+
+
+@cache
+def _smooth() -> Array:
+    """(3 pairs, f) smooth functions of the elements' properties: symmetric for T0 and T2, antisymmetric for T1."""
+    low, high, _ = _pair_places()
+    u = _properties()
+    a, b = u[low], u[high]
+    both = [(p, q) for p in range(u.shape[1]) for q in range(p, u.shape[1])]
+    even = [a[:, p] * b[:, q] + a[:, q] * b[:, p] for p, q in both] + [np.abs(a[:, p] - b[:, p]) for p in range(u.shape[1])]
+    even += [np.abs(a[:, p] - b[:, p]) ** 3 for p in range(3)] + [np.ones(len(low))]
+    odd = [a[:, p] - b[:, p] for p in range(u.shape[1])] + [a[:, p] * b[:, q] - a[:, q] * b[:, p] for p, q in both if p != q]
+    odd += [(a[:, 0] - b[:, 0]) * np.abs(a[:, 0] - b[:, 0])]
+    symmetric, turned = np.stack(even, axis=1), np.stack(odd, axis=1)
+    out = np.zeros((_TERMS * len(low), 2 * symmetric.shape[1] + turned.shape[1]))
+    s, t = symmetric.shape[1], turned.shape[1]
+    out[: len(low), :s] = symmetric
+    out[len(low) : 2 * len(low), s : s + t] = turned
+    out[2 * len(low) :, s + t :] = symmetric
+    return out
+
+
+def _properties() -> Array:
+    """(104, 10) electronegativity, size, place in the table and states of each element, with mean 0 and width 1."""
+    rows = [
+        (
+            e.covalent_radius, e.group, e.period, e.is_metal, e.block == "d", e.block == "f", e.block == "p",
+            max(e.oxidation_states, default=0), min(e.oxidation_states, default=0),
+        )
+        for e in table()
+    ]  # fmt: skip
+    values = np.column_stack([electronegativities()[1:], np.array(rows, dtype=np.float64)])
+    return np.vstack([np.zeros(values.shape[1]), (values - values.mean(axis=0)) / values.std(axis=0)])
+
+
+def _unfolded(entries: Array) -> NDArray[np.float32]:
+    """The tables of the entries of all pairs, one term after the other."""
+    low, high, _ = _pair_places()
+    tables = np.zeros((_TERMS, _N, _N), dtype=np.float32)
+    for term, (values, sign) in enumerate(zip(entries.reshape(_TERMS, -1), (1, -1, 1), strict=True)):
+        tables[term, low, high], tables[term, high, low] = values, sign * values
+    tables[:, 0], tables[:, :, 0] = 0, 0
+    return tables

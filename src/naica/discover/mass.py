@@ -1,0 +1,554 @@
+"""Candidates by the ten million: generated, made distinct, given a first look and ranked in bounded memory.
+
+A candidate is 17 bytes: which *frame* it fills (a parent crystal or prototype with places for elements), the elements, how probable the
+substitution is, and whether its charges balance. Blocks of frames are written as sorted runs::
+
+    frames ──fill──► runs/00000.*  (sorted by key, distinct within the run)
+                         │ ranges of the key that fit into memory, merged over all runs
+                         ▼
+                     distinct ──first look──► distance from the hull ──► the best k of the range ──► the best k of all
+
+The key says what is put where: the number of the prototype label in the high bits, the elements on its places, in the label's own order, in
+the low ones. It is a whole number, not a hash, so distinct means distinct. Where the normaliser of the space group exchanges places, the
+smallest of the equal keys is taken. Two parents of one label are taken for the same structure type here; free coordinates are compared by
+the matcher later, on the few that survive.
+
+Every block and every range is a file, written aside and renamed: what is finished is not done again after a kill. A billion candidates need
+the same memory and 17 GB of disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, islice, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from naica.discover.first_look import PairEnergies, shipped
+from naica.discover.hull import Hull
+from naica.discover.recipes import PROTOTYPE, Recipe
+from naica.discover.substitution import THRESHOLD, SubstitutionTable, allowed_ions, ionic_parents
+from naica.errors import InputError, RunError
+from naica.structure.composition import format_formula, parse_formula, reduced
+from naica.structure.crystal import Crystal
+from naica.structure.elements import element, symbol
+from naica.structure.prototypes import Prototype
+from naica.structure.symmetry import prototype_orders
+
+Array = NDArray[np.float64]
+
+PLACES = 6
+"""Most different elements of a candidate."""
+_BITS = 7
+_GROUP_SHIFT = np.uint64(PLACES * _BITS)
+_MOST_GROUPS = 1 << (64 - PLACES * _BITS)
+_FRAMES_PER_BLOCK = 4096
+_REST = np.dtype([("frame", "<u4"), ("likelihood", "<f4"), ("balanced", "u1")])
+BYTES = 8 + _REST.itemsize
+"""On disk, per candidate."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A structure with places for elements.
+
+    Attributes
+    ----------
+    parent : hash of a crystal or ``prototype:<name>``, as in a `Recipe`
+    olds : what stands on the places now, in canonical order: atomic numbers for a crystal, labels from 1 for a prototype
+    amounts : atoms of each place
+    label : prototype label
+    orders : further orders of the places that make the same structure, as indices into `olds`; the trivial one is the first
+    """
+
+    parent: str
+    olds: tuple[int, ...]
+    amounts: tuple[int, ...]
+    label: str
+    orders: tuple[tuple[int, ...], ...]
+
+    def recipe(self, elements: Sequence[int]) -> Recipe:
+        """The recipe that puts elements (atomic numbers) on the places."""
+        origin = "prototype" if self.parent.startswith(PROTOTYPE) else "substitution"
+        return Recipe(self.parent, tuple(zip(self.olds, (int(z) for z in elements), strict=True)), origin=origin)
+
+    def to_json(self) -> list[Any]:
+        """As plain lists."""
+        return [self.parent, self.olds, self.amounts, self.label, self.orders]
+
+    @classmethod
+    def from_json(cls, raw: Sequence[Any]) -> Frame:
+        """From `to_json`."""
+        parent, olds, amounts, label, orders = raw
+        return cls(parent, tuple(olds), tuple(amounts), label, tuple(tuple(o) for o in orders))
+
+
+@dataclass(frozen=True, eq=False)
+class Filled:
+    """A frame and what fills it: elements (m, k) atomic numbers by place, likelihood (m,), whether charges balance (m,)."""
+
+    frame: Frame
+    elements: NDArray[np.uint8]
+    likelihood: NDArray[np.float32]
+    balanced: NDArray[np.bool_]
+
+
+Block = Callable[[], Iterable[Filled]]
+"""Makes the candidates of some frames; blocks of one source always come in the same order."""
+
+
+# --- sources -----------------------------------------------------------------------------------------------------------------
+def substitution_blocks(
+    parents: Iterable[Crystal],
+    elements: Collection[str] | None,
+    dropped: Counter[str],
+    *,
+    threshold: float = THRESHOLD,
+    n_elements: Collection[int] = (2, 3, 4),
+    max_atoms: int = 40,
+    table: SubstitutionTable | None = None,
+    block: int = 256,
+) -> Iterator[Block]:
+    """Ionic substitution into a stream of parents, `block` of them at a time.
+
+    `dropped` counts the parents that could not be used, by reason. Mixed valence on one element is left out: its two states would be two
+    places with one element, which the ordinary generator handles by masks.
+    """
+    chosen = table or SubstitutionTable()
+    allowed = allowed_ions(chosen, elements)
+    stream = iter(parents)
+    while some := list(islice(stream, block)):
+        yield lambda some=some: _substituted(some, chosen, allowed, threshold, frozenset(n_elements), max_atoms, dropped)  # type: ignore[misc]
+
+
+def _substituted(
+    parents: Sequence[Crystal], table: SubstitutionTable, allowed: NDArray[np.bool_] | None, threshold: float,
+    n_elements: frozenset[int], max_atoms: int, dropped: Counter[str],
+) -> Iterator[Filled]:  # fmt: skip
+    numbers, charges = np.array([i[0] for i in table.ions], dtype=np.uint8), np.array([i[1] for i in table.ions])
+    fitting = {}
+    for crystal in parents:
+        size = len(crystal.composition)
+        if size > PLACES or size not in n_elements or len(crystal) > max_atoms:
+            dropped["size or number of elements outside the limits"] += 1
+        else:
+            fitting[crystal.hash] = crystal
+    for parent in ionic_parents(fitting, table, dropped):
+        if len({i[0] for i in parent.ions}) < len(parent.ions):
+            dropped["mixed valence on one element"] += 1
+            continue
+        states = {z: float(q) for z, q in parent.ions}
+        label, orders = prototype_orders(parent.crystal, states)
+        # the ions in the label's order
+        place = [next(k for k, i in enumerate(parent.ions) if i[0] == z) for z in orders[0]]
+        rows = [parent.rows[k] for k in place]
+        found, product_ = table.search(rows, threshold, allowed)
+        amounts = tuple(len(parent.sites[k]) for k in place)
+        news = numbers[found].reshape(len(found), len(rows))
+        # two states of one element, or the parent itself, are no new compound
+        fresh = (news != np.array(orders[0], dtype=np.uint8)).any(axis=1)
+        for a, b in combinations(range(len(rows)), 2):
+            fresh &= news[:, a] != news[:, b]
+        if not fresh.any():
+            continue
+        neutral = (charges[found[fresh]] @ np.array(amounts)) == 0
+        frame = Frame(parent.crystal.hash, orders[0], amounts, label, _as_indices(orders))
+        yield Filled(frame, news[fresh], product_[fresh].astype(np.float32), neutral)
+
+
+def _as_indices(orders: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(orders[0].index(z) for z in order) for order in orders)
+
+
+def prototype_blocks(
+    prototypes: Iterable[Prototype], elements: Collection[str], *, balanced: bool = True, max_atoms: int = 40
+) -> Iterator[Block]:
+    """Every decoration of prototypes of up to three elements, one prototype a block; with `balanced` only those whose charges can balance
+    with the signs of the example (the rules of `enumeration.is_allowed`, for whole arrays).
+    """
+    numbers = np.array(sorted({element(s).number for s in elements}), dtype=np.int64)
+    for found in prototypes:
+        usable = 2 <= len(found.elements) <= 3 and found.n_atoms <= max_atoms and (found.charges is not None or not balanced)
+        if usable and not found.is_boxed_molecule:
+            yield lambda found=found: _decorated(found, numbers, balanced)  # type: ignore[misc]
+
+
+def _decorated(found: Prototype, numbers: NDArray[np.int64], balanced: bool) -> Iterator[Filled]:
+    label, orders = prototype_orders(found.crystal(), dict(zip(_numbers(found), found.charges or (0,) * len(found.elements), strict=True)))
+    by_label = _numbers(found)
+    order = [by_label.index(z) for z in orders[0]]
+    k = len(order)
+    grid = np.stack(np.meshgrid(*[numbers] * k, indexing="ij"), axis=-1).reshape(-1, k)
+    for a, b in combinations(range(k), 2):
+        grid = grid[grid[:, a] != grid[:, b]]
+    neutral = _neutral(found, grid) if found.charges is not None else np.zeros(len(grid), dtype=bool)
+    if balanced:
+        grid, neutral = grid[neutral], neutral[neutral]
+    if len(grid):
+        amounts = tuple(found.amounts[at] for at in order)
+        frame = Frame(PROTOTYPE + found.name, tuple(at + 1 for at in order), amounts, label, _as_indices(orders))
+        yield Filled(frame, grid[:, order].astype(np.uint8), np.zeros(len(grid), dtype=np.float32), neutral)
+
+
+def _numbers(found: Prototype) -> list[int]:
+    return [element(s).number for s in found.elements]
+
+
+def _neutral(found: Prototype, grid: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(m,) whether elements (m, k) on the labels of a prototype balance with the signs of its example."""
+    from naica.discover.enumeration import states_like
+
+    charges = found.charges or ()
+    lists = [{int(z): states_like(int(z), s, q) for z in np.unique(grid)} for s, q in zip(found.elements, charges, strict=True)]
+    most = max(len(own) for column in lists for own in column.values())
+    if not most:
+        return np.zeros(len(grid), dtype=bool)
+    # missing states are so large that nothing balances them
+    table = np.full((len(lists), _MAX_NUMBER, most), 10_000, dtype=np.int32)
+    for at, column in enumerate(lists):
+        for z, own in column.items():
+            table[at, z, : len(own)] = own
+    passed = np.zeros(len(grid), dtype=bool)
+    for way in product(range(most), repeat=len(lists)):
+        total = sum(n * table[at, grid[:, at], way[at]] for at, n in enumerate(found.amounts))
+        passed |= np.asarray(total == 0)
+    chi = np.array([0.0] + [element(z).electronegativity or 0.0 for z in range(1, _MAX_NUMBER)])
+    metal = np.array([False] + [element(z).is_metal for z in range(1, _MAX_NUMBER)])
+    for a, b in product(range(len(charges)), repeat=2):
+        if charges[a] > 0 > charges[b]:
+            passed &= metal[grid[:, a]] | (chi[grid[:, a]] <= chi[grid[:, b]])
+    return passed
+
+
+_MAX_NUMBER = 104
+
+
+# --- keys --------------------------------------------------------------------------------------------------------------------
+def keys_of(group: int, filled: Filled) -> NDArray[np.uint64]:
+    """(m,) what each candidate puts where; equal for equal structures of one label."""
+    shifts = np.arange(filled.elements.shape[1], dtype=np.uint64) * np.uint64(_BITS)
+    best: NDArray[np.uint64] | None = None
+    for order in filled.frame.orders:
+        packed = (filled.elements[:, list(order)].astype(np.uint64) << shifts).sum(axis=1, dtype=np.uint64)
+        best = packed if best is None else np.minimum(best, packed)
+    assert best is not None
+    return best | (np.uint64(group) << _GROUP_SHIFT)
+
+
+def elements_of(keys: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    """(m, PLACES) atomic numbers by place, 0 for places a candidate lacks."""
+    shifts = np.arange(PLACES, dtype=np.uint64) * np.uint64(_BITS)
+    return ((keys[:, None] >> shifts) & np.uint64(2**_BITS - 1)).astype(np.uint8)
+
+
+def formula_codes(elements: NDArray[np.uint8], amounts: NDArray[np.integer]) -> NDArray[np.uint64]:
+    """(m,) 64-bit fingerprints of reduced formulas, given elements and amounts (m, k) with zeros where there is none.
+
+    Two of ten million formulas share one with a chance of 3 in a million.
+    """
+    divisor = np.gcd.reduce(amounts, axis=1, keepdims=True)
+    codes = elements.astype(np.uint64) * np.uint64(65536) + (amounts // np.maximum(divisor, 1)).astype(np.uint64)
+    codes = np.where(amounts > 0, codes, np.uint64(0))
+    # a sum of scrambled codes does not depend on the order of the elements
+    x = codes + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.where(amounts > 0, x ^ (x >> np.uint64(31)), np.uint64(0)).sum(axis=1, dtype=np.uint64)
+
+
+# --- the run -----------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Best:
+    """A ranked candidate: its recipe, reduced formula, energies in eV/atom (`distance` is what it is ranked by, the penalty for charges that
+    do not balance included) and the probability of its substitution (0 for a decorated prototype).
+    """
+
+    recipe: Recipe
+    formula: str
+    energy: float
+    distance: float
+    likelihood: float
+    balanced: bool
+
+
+Distance = Callable[[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32]], NDArray[np.floating]]
+"""(elements (m, k), amounts (m, k), energies (m,)) → (m,) eV/atom above the hull."""
+
+
+@dataclass(eq=False)
+class MassRun:
+    """Generation and first look in a folder.
+
+    Parameters
+    ----------
+    folder : for runs and results; the same call goes on where it was stopped
+    distance : from the hull (see `Distance`); default the formation energy itself
+    pairs : the tables of the first look; default those that come with naica
+    keep, per_formula : how many candidates to rank, and how many of one formula
+    unbalanced : eV/atom added to candidates whose charges do not balance
+    known : reduced formulas to leave out
+    chunk : candidates in memory at a time
+
+    Raises
+    ------
+    RunError
+        If the folder cannot be written or the disk is full; finished blocks and ranges stay.
+    """
+
+    folder: Path
+    distance: Distance | None = None
+    pairs: PairEnergies = field(default_factory=shipped)
+    keep: int = 10_000
+    per_formula: int = 3
+    unbalanced: float = 0.15
+    known: Collection[str] = frozenset()
+    chunk: int = 250_000
+    tick: Callable[[str, int], None] = lambda stage, done: None
+    _frames: list[Frame | None] = field(default_factory=list)
+    _groups: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.keep < 1 or self.per_formula < 1 or self.chunk < 1:
+            raise InputError(f"keep {self.keep}, per_formula {self.per_formula}, chunk {self.chunk}; expected numbers from 1")
+        self.folder = Path(self.folder)
+        try:
+            (self.folder / "runs").mkdir(parents=True, exist_ok=True)
+            (self.folder / "best").mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make {self.folder}: {error.strerror or error}") from error
+
+    # --- generate ----------------------------------------------------------------------------------------------------------
+    def generate(self, blocks: Iterable[Block]) -> dict[str, float]:
+        """Write the runs of all blocks that are not there yet; counts and seconds of CPU of all blocks together."""
+        total: Counter[str] = Counter()
+        for number, block in enumerate(blocks):
+            note = self.folder / "runs" / f"{number:06d}.json"
+            if note.exists():
+                facts = json.loads(note.read_text(encoding="utf-8"))
+                self._remember(number, [Frame.from_json(raw) for raw in facts["frames"]])
+            else:
+                facts = self._fill(number, block)
+                # the note is written last: a run without it does not count
+                _whole(note, lambda path, facts=facts: path.write_text(json.dumps(facts), encoding="utf-8"))  # type: ignore[misc]
+                _remove(self.folder / "best")
+            total.update({k: facts[k] for k in ("made", "distinct", "seconds")})
+            total["frames"] += len(facts["frames"])
+            self.tick("generate", int(total["made"]))
+        return {**{k: 0 for k in ("made", "distinct", "seconds", "frames")}, **total}
+
+    def _remember(self, number: int, frames: Sequence[Frame]) -> list[int]:
+        """Number the frames of a block and the labels they bring; the numbers of their labels."""
+        if len(frames) > _FRAMES_PER_BLOCK:
+            raise InputError(f"a block of {len(frames)} frames; expected at most {_FRAMES_PER_BLOCK}")
+        self._frames += [None] * (number * _FRAMES_PER_BLOCK - len(self._frames)) + list(frames)
+        groups = [self._groups.setdefault(f.label, len(self._groups)) for f in frames]
+        if len(self._groups) >= _MOST_GROUPS:
+            raise InputError(f"more than {_MOST_GROUPS} prototype labels; split the parents into several runs")
+        return groups
+
+    def _fill(self, number: int, block: Block) -> dict[str, Any]:
+        began = time.process_time()
+        filled = list(block())
+        groups = self._remember(number, [f.frame for f in filled])
+        first = number * _FRAMES_PER_BLOCK
+        keys = [keys_of(group, f) for group, f in zip(groups, filled, strict=True)]
+        rest = [np.empty(len(k), dtype=_REST) for k in keys]
+        for at, (own, f) in enumerate(zip(rest, filled, strict=True)):
+            own["frame"], own["likelihood"], own["balanced"] = first + at, f.likelihood, f.balanced
+        key = np.concatenate(keys) if keys else np.empty(0, dtype=np.uint64)
+        more = np.concatenate(rest) if rest else np.empty(0, dtype=_REST)
+        order = _distinct(key, more)
+        place = self.folder / "runs" / f"{number:06d}"
+        _whole(place.with_suffix(".keys"), lambda path: key[order].tofile(path))
+        _whole(place.with_suffix(".rest"), lambda path: more[order].tofile(path))
+        return {
+            "made": len(key), "distinct": len(order), "seconds": time.process_time() - began, "frames": [f.frame.to_json() for f in filled]
+        }  # fmt: skip
+
+    # --- rank --------------------------------------------------------------------------------------------------------------
+    def rank(self) -> tuple[list[Best], dict[str, float]]:
+        """The best candidates of all runs, best first, with counts and CPU seconds of making distinct, looking and ranking."""
+        runs = [(_mapped(path, np.uint64), _mapped(path.with_suffix(".rest"), _REST)) for path in sorted((self.folder / "runs").glob("*.keys"))]
+        amounts = self._amounts()
+        known = _codes_of(self.known)
+        facts: Counter[str] = Counter()
+        held: list[NDArray[Any]] = []
+        for number, (low, high) in enumerate(self._ranges([k for k, _ in runs])):
+            path = self.folder / "best" / f"{number:06d}.npz"
+            if path.exists():
+                with np.load(path) as raw:
+                    best, told = raw["best"], json.loads(str(raw["facts"]))
+            else:
+                best, told = self._look(runs, low, high, amounts, known)
+                _whole(path, lambda p, best=best, told=told: _save(p, best, told))  # type: ignore[misc]
+            facts.update(told)
+            held = [_top(np.concatenate([*held, best]), 4 * self.keep)]
+            self.tick("rank", int(facts["distinct"]))
+        began = time.process_time()
+        ranked = self._ranked(held[0] if held else np.empty(0, dtype=_BEST), amounts)
+        facts["rank_seconds"] += time.process_time() - began
+        zero = ("records", "distinct", "known", "merge_seconds", "look_seconds", "hull_seconds", "rank_seconds")
+        return ranked, {**dict.fromkeys(zero, 0), **facts}
+
+    def _amounts(self) -> NDArray[np.int64]:
+        """(frames, PLACES) atoms of each place."""
+        out = np.zeros((len(self._frames), PLACES), dtype=np.int64)
+        for at, frame in enumerate(self._frames):
+            if frame is not None:
+                out[at, : len(frame.amounts)] = frame.amounts
+        return out
+
+    def _ranges(self, keys: Sequence[NDArray[np.uint64]]) -> Iterator[tuple[int, int]]:
+        """Half-open ranges of the key that hold about `chunk` records each, from a sample of every run."""
+        total = sum(len(k) for k in keys)
+        if not total:
+            return
+        step = max(1, total // 100_000)
+        sample = np.sort(np.concatenate([np.asarray(k[::step]) for k in keys if len(k)]))
+        pieces = int(np.ceil(total / self.chunk))
+        inner = sorted({int(sample[len(sample) * p // pieces]) for p in range(1, pieces)})
+        edges = [0, *inner, 2**64]
+        yield from zip(edges[:-1], edges[1:], strict=True)
+
+    def _look(
+        self, runs: Sequence[tuple[NDArray[np.uint64], NDArray[Any]]], low: int, high: int, amounts: NDArray[np.int64],
+        known: NDArray[np.uint64],
+    ) -> tuple[NDArray[Any], dict[str, float]]:  # fmt: skip
+        began = time.process_time()
+        keys, rest = [], []
+        for key, more in runs:
+            a = int(np.searchsorted(key, np.uint64(low))) if low else 0
+            b = int(np.searchsorted(key, np.uint64(high))) if high < 2**64 else len(key)
+            keys.append(np.asarray(key[a:b]))
+            rest.append(np.asarray(more[a:b]))
+        key, more = np.concatenate(keys), np.concatenate(rest)
+        order = _distinct(key, more)
+        facts: dict[str, float] = {"records": len(key), "distinct": len(order)}
+        key, more = key[order], more[order]
+        facts["merge_seconds"] = time.process_time() - began
+        began = time.process_time()
+        elements, counts = elements_of(key), amounts[more["frame"]]
+        if len(known):
+            new = ~np.isin(formula_codes(elements, counts), known)
+            facts["known"] = len(key) - int(new.sum())
+            key, more, elements, counts = key[new], more[new], elements[new], counts[new]
+        energy = self.pairs.energy(elements, counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
+        facts["look_seconds"] = time.process_time() - began
+        began = time.process_time()
+        above = energy if self.distance is None else np.asarray(self.distance(elements, counts, energy), dtype=np.float32)
+        facts["hull_seconds"] = time.process_time() - began
+        began = time.process_time()
+        out = np.empty(len(key), dtype=_BEST)
+        out["key"], out["frame"], out["likelihood"], out["balanced"] = key, more["frame"], more["likelihood"], more["balanced"]
+        out["energy"] = energy
+        out["distance"] = above + np.float32(self.unbalanced) * (more["balanced"] == 0)
+        best = _top(out[np.isfinite(out["distance"])], 4 * self.keep)
+        facts["rank_seconds"] = time.process_time() - began
+        return best, facts
+
+    def _ranked(self, best: NDArray[Any], amounts: NDArray[np.int64]) -> list[Best]:
+        chosen: list[Best] = []
+        seen: Counter[str] = Counter()
+        for row, elements in zip(best, elements_of(best["key"]), strict=True):
+            frame = self._frames[int(row["frame"])]
+            assert frame is not None
+            own = [int(z) for z in elements[: len(frame.olds)]]
+            formula = format_formula(reduced({symbol(z): n for z, n in zip(own, frame.amounts, strict=True)}))
+            seen[formula] += 1
+            if seen[formula] > self.per_formula:
+                continue
+            facts = float(row["energy"]), float(row["distance"]), float(row["likelihood"]), bool(row["balanced"])
+            chosen.append(Best(frame.recipe(own), formula, *facts))
+            if len(chosen) == self.keep:
+                break
+        return chosen
+
+
+_BEST = np.dtype([("key", "<u8"), ("frame", "<u4"), ("likelihood", "<f4"), ("balanced", "u1"), ("energy", "<f4"), ("distance", "<f4")])
+
+
+def _distinct(key: NDArray[np.uint64], rest: NDArray[Any]) -> NDArray[np.int64]:
+    """Rows in order of their key, one of each: the likeliest, then the first frame."""
+    order = np.lexsort((rest["frame"], -rest["likelihood"], key))
+    ordered = key[order]
+    first = np.ones(len(key), dtype=bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return np.asarray(order[first])
+
+
+def _top(rows: NDArray[Any], k: int) -> NDArray[Any]:
+    """The k nearest to the hull, nearest first; ties by likelihood, then key."""
+    if len(rows) > k:
+        rows = rows[rows["distance"] <= np.partition(rows["distance"], k - 1)[k - 1]]
+    return np.asarray(rows[np.lexsort((rows["key"], -rows["likelihood"], rows["distance"]))[:k]])
+
+
+def _codes_of(formulas: Collection[str]) -> NDArray[np.uint64]:
+    """Sorted fingerprints of formulas."""
+    elements, amounts = np.zeros((len(formulas), PLACES), dtype=np.uint8), np.zeros((len(formulas), PLACES), dtype=np.int64)
+    for at, formula in enumerate(formulas):
+        counts = reduced(parse_formula(formula))
+        if len(counts) <= PLACES:
+            elements[at, : len(counts)] = [element(s).number for s in counts]
+            amounts[at, : len(counts)] = list(counts.values())
+    return np.unique(formula_codes(elements, amounts))
+
+
+def _mapped(path: Path, kind: Any) -> NDArray[Any]:
+    return np.memmap(path, dtype=kind, mode="r") if path.stat().st_size else np.empty(0, dtype=kind)
+
+
+def _save(path: Path, best: NDArray[Any], facts: Mapping[str, float]) -> None:
+    with path.open("wb") as handle:
+        np.savez(handle, best=best, facts=np.array(json.dumps(facts)))
+
+
+def _remove(folder: Path) -> None:
+    """Results of an earlier ranking: other runs, other ranges."""
+    for leftover in folder.glob("*.npz"):
+        leftover.unlink()
+
+
+def _whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file aside and rename it: it is whole or absent."""
+    aside = path.with_name(path.name + ".part")
+    try:
+        write(aside)
+        os.replace(aside, path)
+    except OSError as error:
+        free = shutil.disk_usage(path.parent).free
+        raise RunError(
+            f"{path}: {error.strerror or error} ({free / 1e9:.1f} GB free there); finished blocks are kept: give the same command again"
+        ) from error
+
+
+def hull_distance(hull: Hull) -> Distance:
+    """A `Distance` from a hull of formation energies; NaN (never ranked) for candidates with an element that has no reference in it."""
+    order = list(hull.elements)
+    column = np.full(_MAX_NUMBER, -1)
+    for at, s in enumerate(order):
+        column[element(s).number] = at
+
+    def distance(elements: NDArray[np.uint8], amounts: NDArray[np.int64], energy: NDArray[np.float32]) -> NDArray[np.floating]:
+        out = np.full(len(energy), np.nan, dtype=np.float32)
+        there = amounts > 0
+        known = ((column[elements] >= 0) | ~there).all(axis=1)
+        fractions = np.zeros((int(known.sum()), len(order)))
+        rows, places = np.nonzero(there[known])
+        fractions[rows, column[elements[known][rows, places]]] = amounts[known][rows, places]
+        fractions /= fractions.sum(axis=1, keepdims=True)
+        # formulas repeat over prototypes: each is asked once
+        _, first, back = np.unique(formula_codes(elements[known], amounts[known]), return_index=True, return_inverse=True)
+        out[known] = energy[known] - hull.energy(fractions[first])[back.reshape(-1)]
+        return out
+
+    return distance
