@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from naica.app.requests_hamiltonian import (
     ImportRequest,
     InfoRequest,
     MakeRequest,
+    NoiseRequest,
     TrainHamiltonianRequest,
 )
 from naica.errors import ConfigError, InputError
@@ -57,12 +58,32 @@ def make(request: MakeRequest, progress: Report = lambda done, total: None) -> A
         settings,
         names=names,
         workers=request.workers,
+        retries=request.retries,
+        seconds=request.seconds,
         progress=lambda p: progress(p.done + p.failed, p.total),
     )
     lost = {name: reasons[-1] for name, reasons in failures(place).items() if name not in set(found.names)}
     table = Table(("structure", "reason"), tuple((n, r) for n, r in list(lost.items())[:20]), title="not made") if lost else None
-    data = {"folder": str(place), "structures": len(found), "failed": lost}
-    return Answer(data, (f"{len(found)} structures in {place}", *((table,) if table else ())))
+    cost = _cost(found)
+    data = {"folder": str(place), "structures": len(found), "failed": lost, "cpu_seconds": cost}
+    told = f", {number(cost, 1)} CPU s each" if cost is not None else ""
+    return Answer(data, (f"{len(found)} structures in {place}{told}", *((table,) if table else ())))
+
+
+def _cost(found: HamiltonianSet) -> float | None:
+    """Mean CPU seconds of a structure, of those that tell."""
+    spent = [told["cpu_seconds"] for told in found.told("info") if "cpu_seconds" in told]
+    return float(np.mean(spent)) if spent else None
+
+
+def noise(request: NoiseRequest, progress: Report = lambda done, total: None) -> Answer:
+    """Compute some structures again, turned or shifted, and keep what differs with the set."""
+    from naica.hamiltonian.noise import measure
+
+    found = opened(request.source)
+    judged, names = measure(found.folder, request.most, request.workers, lambda p: progress(p.done + p.failed, p.total))
+    data = {"folder": str(found.folder), "structures": names, "noise": asdict(judged)}
+    return Answer(data, _tables({"label noise": judged}))
 
 
 def bring_in(request: ImportRequest) -> Answer:
@@ -95,7 +116,7 @@ def opened(source: str) -> HamiltonianSet:
     from naica.hamiltonian.store import HamiltonianSet
 
     if source in SETS and not Path(source).exists():
-        if not any(folder_of(source).glob("*.h5")):
+        if not (folder_of(source).is_dir() and any(folder_of(source).rglob("*.h5"))):
             raise InputError(f"the set {source} is not made yet; run: naica hamiltonian make {source}")
         return HamiltonianSet(folder_of(source))
     return HamiltonianSet(source)
@@ -125,6 +146,8 @@ def info(request: InfoRequest) -> Answer:
         ("basis", ", ".join(f"{b.symbol} {b.text}" for b in found.basis.values())),
         ("matrices", ", ".join(first.blocks)),
         ("level of theory", str(first.level or "unknown")),
+        ("spin–orbit coupling", "yes" if first.spin else "no"),
+        ("CPU s per structure", "unknown" if (cost := _cost(found)) is None else number(cost, 1)),
         *((f"worst of: {name}", f"{value:.2e}") for name, value in worst.items()),
         ("tests failed", str(len(failed))),
     )
@@ -132,49 +155,52 @@ def info(request: InfoRequest) -> Answer:
     return Answer(data, (Table(("what", "value"), rows), *(f"{n}: {t}" for n, t in failed[:10])), exit_code=2 if failed else 0)
 
 
-def _parts(found: HamiltonianSet, test: float, seed: int = 0) -> tuple[list[int], list[int]]:
-    """Rows to train on and to test on: drawn once, the same for every caller."""
-    order = np.random.default_rng(seed + 1234).permutation(len(found))
-    held = round(test * len(found))
-    return sorted(order[held:].tolist()), sorted(order[:held].tolist())
-
-
 def train(request: TrainHamiltonianRequest, progress: Report = lambda done, total: None) -> Answer:
-    """Train a network; a share of the set is held out and judged."""
+    """Train a network; a share of the set is held out and judged. The card keeps the names of both."""
+    from naica.hamiltonian import noise, parts
     from naica.hamiltonian.evaluate import compared
     from naica.hamiltonian.learn import HamiltonianConfig, fit, load
     from naica.training.config import from_mapping
 
     found = opened(request.source)
     config = from_mapping(HamiltonianConfig, request.settings, "training")
-    rows, held = _parts(found, request.test)
-    rows = rows[: request.most]
+    formulas = [m.crystal.formula for m in found] if request.by_formula else None
+    split = parts.agreed(parts.split(found.names, request.test, 0, request.larger, formulas), request.out)
+    split = replace(split, train=split.train[: request.most])
     begun = load(request.start)[0] if request.start is not None else None
     result = fit(
-        [found[k] for k in rows], config, request.out, start=begun, progress=lambda row: progress(int(row["epoch"]), config.epochs)
+        [found[k] for k in parts.rows(found.names, split.train, request.source)],
+        config,
+        request.out,
+        start=begun,
+        progress=lambda row: progress(int(row["epoch"]), config.epochs),
+        told={"set": request.source, "split": split.to_dict()},
     )
-    judged = compared(result.model, [found[k] for k in held[:40]]) if held else {}
+    held = parts.rows(found.names, split.test, request.source)[:40]
+    judged = compared(result.model, [found[k] for k in held], noise=noise.known(found.folder)) if held else {}
     data = {
         "model": str(request.out),
-        "trained_on": len(rows),
+        "trained_on": len(split.train),
         "history": result.rows[-1:],
         "test": {n: asdict(e) for n, e in judged.items()},
     }
-    return Answer(data, (f"trained on {len(rows)} structures: {request.out}", *(_tables(judged) if judged else ())))
+    return Answer(data, (f"trained on {len(split.train)} structures: {request.out}", *(_tables(judged) if judged else ())))
 
 
 def evaluate(request: EvaluateHamiltonianRequest, progress: Report = lambda done, total: None) -> Answer:
     """Errors of H by range and of bands, beside the baselines."""
+    from naica.hamiltonian import noise
     from naica.hamiltonian.evaluate import compared
     from naica.hamiltonian.learn import load
 
     found = opened(request.source)
     model, card = load(request.model)
-    rows = range(len(found)) if request.part == "all" else _parts(found, 0.2)[request.part == "test"]
-    chosen = [k for k in rows if fnmatch(found.names[k], request.match)][: request.most]
+    chosen = [k for k in _rows(request, found, card) if fnmatch(found.names[k], request.match)][: request.most]
     if not chosen:
-        raise InputError(f"no structure of {request.source} is called {request.match!r}; names look like {found.names[0]!r}")
-    judged = compared(model, [found[k] for k in chosen], request.bands)
+        raise InputError(
+            f"no structure of {request.source} ({request.part}) is called {request.match!r}; names look like {found.names[0]!r}"
+        )
+    judged = compared(model, [found[k] for k in chosen], request.bands, noise.known(found.folder))
     data = {
         "model": str(request.model),
         "level": card.get("level", ""),
@@ -182,6 +208,19 @@ def evaluate(request: EvaluateHamiltonianRequest, progress: Report = lambda done
         **{n: asdict(e) for n, e in judged.items()},
     }
     return Answer(data, _tables(judged))
+
+
+def _rows(request: EvaluateHamiltonianRequest, found: HamiltonianSet, card: Mapping[str, Any]) -> Sequence[int]:
+    """Rows of the part asked for, as the model's card names it."""
+    from naica.hamiltonian import parts
+
+    if request.part == "all":
+        return range(len(found))
+    if request.part not in parts.PARTS:
+        raise ConfigError(f"no part {request.part!r}; expected all, {', '.join(parts.PARTS)}")
+    if "split" not in card:
+        raise ConfigError(f"the card of {request.model} does not say which structures it was trained on; only --part all can be judged")
+    return parts.rows(found.names, parts.Split.from_dict(card["split"]).names(request.part), request.source)
 
 
 def _tables(judged: dict[str, Errors]) -> tuple[Table, ...]:
@@ -192,7 +231,11 @@ def _tables(judged: dict[str, Errors]) -> tuple[Table, ...]:
         lines.append((f"H, {key}", *(number(1e3 * judged[n].ranges[key], 2) for n in names)))
     for label, key in (("bands, occupied", "occupied"), ("bands, four lowest empty", "empty"), ("gaps", "gap")):
         lines.append((label, *(number(1e3 * getattr(judged[n], key), 1) for n in names)))
-    shells = tuple((key, *(number(1e3 * judged[n].shells[key], 2) for n in names)) for key in any_one.shells)
+    lines.append(("states in the wrong place (%)", *(number(1e2 * judged[n].density, 2) for n in names)))
+    for label, key in (("energy, per atom", "energy"), ("forces (meV/Å)", "forces")):
+        if any(np.isfinite(getattr(judged[n], key)) for n in names):
+            lines.append((label, *(number(1e3 * getattr(judged[n], key), 2) for n in names)))
+    shells = tuple((key, *(number(1e3 * judged[n].shells.get(key, float("nan")), 2) for n in names)) for key in any_one.shells)
     title = f"mean absolute error (meV) on {any_one.structures} structures, μ removed"
     return (
         Table(("", *names), tuple(lines), title, right=names),
@@ -236,9 +279,12 @@ def bands(request: BandsRequest, progress: Report = lambda done, total: None) ->
         if not count:
             raise InputError("the number of valence electrons is unknown: the basis of this set does not say it")
         # edges may lie on the path, between the points of the mesh
-        filled = electrons.filling(np.concatenate([grid[:, :least], energies]), np.concatenate([mesh, walk.kpoints]), count)
+        holds = matrices.per_state
+        filled = electrons.filling(
+            np.concatenate([grid[:, :least], energies]), np.concatenate([mesh, walk.kpoints]), count, per_state=holds
+        )
         if filled.metal:
-            filled = electrons.filling(grid, mesh, count)
+            filled = electrons.filling(grid, mesh, count, per_state=holds)
         fermi = filled.fermi
         told = {
             "fermi": fermi,

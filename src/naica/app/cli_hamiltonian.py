@@ -1,4 +1,4 @@
-"""Commands about Hamiltonians: hamiltonian make, info, train, evaluate; and bands."""
+"""Commands about Hamiltonians: hamiltonian make, import, info, noise, train, evaluate; and bands."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ def add_to(app: typer.Typer) -> None:
         "import", epilog=examples("naica hamiltonian import silicon.HSX --out sets/si", "naica hamiltonian import deeph/* --out sets/x")
     )(bring_in)
     group.command("info", epilog=examples("naica hamiltonian info water"))(info)
+    group.command("noise", epilog=examples("naica hamiltonian noise water --most 10"))(noise)
     group.command(
         "train",
         epilog=examples(
@@ -61,18 +62,26 @@ def make(
     settings: Options = None,
     most: Annotated[int | None, typer.Option(min=1, help="Only the first so many structures.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
+    retries: Annotated[int, typer.Option(min=0, help="How often a failed structure is tried again, more patiently each time.")] = 1,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Of the clock after which a structure is given up.")] = 3600.0,
     json: Json = False,
 ) -> None:
-    """Compute H(R) and S(R) of many structures; goes on where it was interrupted."""
+    """Compute H(R) and S(R) of many structures; goes on where it was interrupted. A set can be used while it grows."""
     from naica.app.actions_hamiltonian import make as action
 
-    answer(action, requests.MakeRequest(tuple(what), out, source, _settings(settings), most, workers), json, bar="Computing")
+    request = requests.MakeRequest(tuple(what), out, source, _settings(settings), most, workers, retries, seconds)
+    answer(action, request, json, bar="Computing")
 
 
 def bring_in(
-    paths: Annotated[list[Path], typer.Argument(help="Files or folders: SIESTA .HSX, Wannier90 _hr.dat, DeepH folders, published .npz.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="SIESTA .HSX, OpenMX .scfout, Wannier90 _hr.dat, folders of ABACUS, FHI-aims and DeepH, published .npz."),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new set.")],
-    reader: Annotated[str | None, typer.Option(help="deeph, deeph-dock, siesta, wannier90 or arrays; default: found out.")] = None,
+    reader: Annotated[
+        str | None, typer.Option(help="openmx, abacus, fhi-aims, siesta, deeph, deeph-dock, wannier90 or arrays; default: found out.")
+    ] = None,
     no_check: Annotated[bool, typer.Option("--no-check", help="Take matrices that fail a test as they are.")] = False,
     json: Json = False,
 ) -> None:
@@ -89,6 +98,18 @@ def info(source: SetName, json: Json = False) -> None:
     answer(action, requests.InfoRequest(source), json)
 
 
+def noise(
+    source: SetName,
+    most: Annotated[int, typer.Option(min=1, help="Structures to compute again.")] = 4,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
+    json: Json = False,
+) -> None:
+    """Measure the noise of a set's labels: some structures computed again, turned or shifted against the grid. `evaluate` shows it."""
+    from naica.app.actions_hamiltonian import noise as action
+
+    answer(action, requests.NoiseRequest(source, most, workers), json, bar="Computing")
+
+
 def train(
     source: SetName,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model; a second run goes on there.")],
@@ -96,12 +117,17 @@ def train(
     start: Annotated[Path | None, typer.Option("--from", help="Fine-tune this model.")] = None,
     most: Annotated[int | None, typer.Option(min=1, help="Train on so many structures only.")] = None,
     test: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of the set that is held out and judged.")] = 0.2,
+    larger: Annotated[
+        str, typer.Option(help="Structures whose names match, for example '*-3x3-*', are neither trained on nor held out.")
+    ] = "",
+    by_formula: Annotated[bool, typer.Option("--by-formula", help="Hold out whole formulas.")] = False,
     json: Json = False,
 ) -> None:
     """Train a network that predicts Hamiltonians."""
     from naica.app.actions_hamiltonian import train as action
 
-    answer(action, requests.TrainHamiltonianRequest(source, out, _nested(_settings(settings)), start, most, test), json, bar="Training")
+    request = requests.TrainHamiltonianRequest(source, out, _nested(_settings(settings)), start, most, test, larger, by_formula)
+    answer(action, request, json, bar="Training")
 
 
 def evaluate(
@@ -109,7 +135,7 @@ def evaluate(
     source: SetName,
     match: Annotated[str, typer.Option(help="Only structures whose names match, for example '*3x3*'.")] = "*",
     most: Annotated[int | None, typer.Option(min=1, help="Only so many.")] = None,
-    part: Annotated[str, typer.Option(help="all, train or test: the parts `train` made of the set.")] = "all",
+    part: Annotated[str, typer.Option(help="all; or train, test, larger: the parts that the model's card names.")] = "all",
     without_bands: Annotated[bool, typer.Option("--no-bands", help="Errors of H only; solving for bands takes longest.")] = False,
     json: Json = False,
 ) -> None:

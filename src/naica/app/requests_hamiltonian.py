@@ -18,11 +18,22 @@ class MakeRequest:
     settings: Mapping[str, Any] = field(default_factory=dict)
     most: int | None = None
     workers: int | None = None
+    retries: int = 1
+    seconds: float = 3600.0
+
+
+@dataclass(frozen=True)
+class NoiseRequest:
+    """Compute some structures of a set again where nothing should change, to know the noise of its labels."""
+
+    source: str
+    most: int = 4
+    workers: int | None = None
 
 
 @dataclass(frozen=True)
 class TrainHamiltonianRequest:
-    """Train on the structures `rows` of a set (a folder or a name), into `out`."""
+    """Train on a set (a folder or a name), into `out`; a share `test` of its structures is held out, and names like `larger` set apart."""
 
     source: str
     out: Path
@@ -30,11 +41,16 @@ class TrainHamiltonianRequest:
     start: Path | None = None
     most: int | None = None
     test: float = 0.2
+    larger: str = ""
+    by_formula: bool = False
 
 
 @dataclass(frozen=True)
 class EvaluateHamiltonianRequest:
-    """Errors of a model on the structures of a set; only those whose names match a pattern, only so many."""
+    """Errors of a model on the structures of a set; only those whose names match a pattern, only so many.
+
+    `part` is ``all``, or a part of the split in the model's card: ``train``, ``test``, ``larger``.
+    """
 
     model: Path
     source: str

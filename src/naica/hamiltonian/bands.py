@@ -117,7 +117,7 @@ def _nearest(found: Solved, states: int | None, around: float | None) -> Solved:
 
 def _shift_invert(matrices: OrbitalMatrices, k: Any, states: int, around: float, vectors: bool, kind: str) -> Solved:
     h, s = matrices.at(kind, k).tocsc(), None if matrices.orthogonal else matrices.at("S", k).tocsc()
-    if not np.any(k):
+    if not np.any(k) and not np.iscomplexobj(matrices.blocks[kind]):
         h, s = h.real, None if s is None else s.real
     start = np.random.default_rng(0).normal(size=h.shape[0]).astype(h.dtype)
     try:
@@ -169,34 +169,34 @@ def mesh_for(matrices: OrbitalMatrices, spacing: float = 0.25) -> Array:
     return mesh([n + 1 - n % 2 for n in size])
 
 
-def fermi_level(energies: Array, electrons: float, temperature: float = 300.0) -> float:
-    """The energy (eV) at which states of a mesh (K, n), two electrons each, hold `electrons` per cell at a temperature (K).
+def fermi_level(energies: Array, electrons: float, temperature: float = 300.0, per_state: int = 2) -> float:
+    """The energy (eV) at which states of a mesh (K, n), `per_state` electrons each, hold `electrons` per cell at a temperature (K).
 
     Raises
     ------
     InputError
         If there are fewer states than electrons.
     """
-    if electrons > 2 * energies.shape[1]:
-        raise InputError(f"{electrons:g} electrons and {energies.shape[1]} states of two; expected no more electrons than fit")
+    if electrons > per_state * energies.shape[1]:
+        raise InputError(f"{electrons:g} electrons and {energies.shape[1]} states of {per_state}; expected no more electrons than fit")
     low, high = float(energies.min()) - 1.0, float(energies.max()) + 1.0
     kt = max(_KB * temperature, 1e-6)
     for _ in range(200):
         middle = (low + high) / 2
         x = np.clip((energies - middle) / kt, -500, 500)
-        low, high = (middle, high) if 2 * np.mean(np.sum(1 / (1 + np.exp(x)), axis=1)) < electrons else (low, middle)
+        low, high = (middle, high) if per_state * np.mean(np.sum(1 / (1 + np.exp(x)), axis=1)) < electrons else (low, middle)
     return (low + high) / 2
 
 
-def filling(energies: Array, kpoints: Array, electrons: float, temperature: float = 300.0) -> Filling:
-    """Fermi level and gap of states (K, n) at k points (K, 3).
+def filling(energies: Array, kpoints: Array, electrons: float, temperature: float = 300.0, per_state: int = 2) -> Filling:
+    """Fermi level and gap of states (K, n) at k points (K, 3), `per_state` electrons in each (one in those of spinors).
 
-    An odd number of electrons, or a highest filled band that overlaps the next, is a metal: its gap is 0.
+    A number of electrons that fills no whole number of bands, or a highest filled band that overlaps the next, is a metal: its gap is 0.
     """
-    bands = round(electrons / 2)
-    even = abs(electrons - 2 * bands) < 1e-6
+    bands = round(electrons / per_state)
+    even = abs(electrons - per_state * bands) < 1e-6
     if not even or bands == 0 or bands >= energies.shape[1]:
-        level = fermi_level(energies, electrons, temperature)
+        level = fermi_level(energies, electrons, temperature, per_state)
         return Filling(level, 0.0, False, level, level, np.zeros(3), np.zeros(3))
     top, bottom = energies[:, bands - 1], energies[:, bands]
     v, c = int(top.argmax()), int(bottom.argmin())
@@ -204,7 +204,7 @@ def filling(energies: Array, kpoints: Array, electrons: float, temperature: floa
         level = float(top[v] + bottom[c]) / 2
         direct = v == c or bool(np.isclose(top[c], top[v], atol=1e-4)) or bool(np.isclose(bottom[v], bottom[c], atol=1e-4))
         return Filling(level, float(bottom[c] - top[v]), direct, float(top[v]), float(bottom[c]), kpoints[v], kpoints[c])
-    level = fermi_level(energies, electrons, temperature)
+    level = fermi_level(energies, electrons, temperature, per_state)
     return Filling(level, 0.0, False, float(top[v]), float(bottom[c]), kpoints[v], kpoints[c])
 
 
@@ -242,12 +242,16 @@ def density_of_states(
     total, parts = np.zeros(len(grid)), np.zeros((len(names), len(grid)))
     for k, one in zip(points_k, found, strict=True):
         weights = mulliken(matrices, k, one)
-        # two electrons to a state
-        peaks = 2 * np.exp(-(((grid[None] - one.energies[:, None]) / width) ** 2) / 2) / (width * np.sqrt(2 * np.pi)) / len(points_k)
+        peaks = gaussians(one.energies, grid, width) * matrices.per_state / len(points_k)
         total += peaks.sum(0)
         for part in range(len(names)):
             parts[part] += weights[kind == part].sum(0) @ peaks
     return Density(grid, total, dict(zip(names, parts, strict=True)))
+
+
+def gaussians(energies: Array, grid: Array, width: float) -> Array:
+    """(s, E) one Gaussian of `width` (eV) and area 1 per state, on a grid of energies."""
+    return np.asarray(np.exp(-(((grid[None] - energies[:, None]) / width) ** 2) / 2) / (width * np.sqrt(2 * np.pi)))
 
 
 def mulliken(matrices: OrbitalMatrices, k: Any, solved: Solved) -> Array:
@@ -274,12 +278,12 @@ def charges(matrices: OrbitalMatrices, kpoints: Array | None = None, temperature
     found = [solve(matrices, k, vectors=True) for k in points]
     electrons = matrices.electrons if matrices.electrons is not None else float(valence.sum())
     energies = np.stack([one.energies for one in found])
-    level = fermi_level(energies, electrons, temperature)
+    level = fermi_level(energies, electrons, temperature, matrices.per_state)
     atom = np.repeat(np.arange(len(numbers)), matrices.sizes)
     inside = np.zeros(len(numbers))
     for k, one in zip(points, found, strict=True):
         x = np.clip((one.energies - level) / (_KB * temperature), -500, 500)
-        np.add.at(inside, atom, mulliken(matrices, k, one) @ (2 / (1 + np.exp(x))) / len(points))
+        np.add.at(inside, atom, mulliken(matrices, k, one) @ (matrices.per_state / (1 + np.exp(x))) / len(points))
     return valence - inside
 
 
@@ -289,7 +293,7 @@ def _projections(matrices: OrbitalMatrices) -> tuple[list[str], NDArray[np.int64
     kind = []
     for z in matrices.crystal.numbers:
         basis = matrices.basis[int(z)]
-        for shell in basis.shells:
+        for shell in basis.shells * (2 if matrices.spin else 1):
             name = f"{basis.symbol} {'spdfghi'[shell]}"
             if name not in names:
                 names.append(name)

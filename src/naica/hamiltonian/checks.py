@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from naica.errors import InputError
 from naica.hamiltonian.bands import eigenvalues
 from naica.hamiltonian.matrices import OrbitalMatrices
+from naica.hamiltonian.spinors import averaged, spin_turn, time_reversal_error
 
 Array = NDArray[np.float64]
 
@@ -57,6 +59,8 @@ def findings(matrices: OrbitalMatrices, two_centre: bool = True, bond_limit: flo
         found.append(
             Finding("bands against the code's own (eV)", band_error(matrices), 1e-3, "R or its sign, a missing block, or a truncated S")
         )
+    if matrices.spin and "H" in matrices.blocks:
+        found.append(Finding("time turned back (eV)", time_reversal_error(matrices), 1e-3, "a magnet, or spins in another order"))
     for kind, values in matrices.blocks.items():
         if not np.isfinite(values).all():
             found.append(Finding(f"{kind} finite", float("inf"), 0.0, "the file is damaged"))
@@ -82,6 +86,7 @@ def bond_error(matrices: OrbitalMatrices, kind: str = "S", most: int = 200) -> f
     """Largest element between different m of blocks turned so that their bond is along z; at most `most` pairs, the shortest ones."""
     from naica.hamiltonian.rotations import wigner_matrices
 
+    matrices = averaged(matrices, (kind,))
     apart = np.flatnonzero(matrices.distances > 1e-6)
     apart = apart[np.argsort(matrices.distances[apart], kind="stable")][:most]
     worst = 0.0
@@ -113,21 +118,26 @@ def rotation_error(source: Callable[[Array], OrbitalMatrices], seed: int = 0, ki
 
 
 def rotated(matrices: OrbitalMatrices, turn: Array) -> OrbitalMatrices:
-    """The matrices of the structure turned by `turn` (3, 3), positions @ turn.T: each block D H Dᵀ."""
+    """The matrices of the structure turned by `turn` (3, 3), positions @ turn.T: each block D H D†, forces with them."""
     from naica.hamiltonian.rotations import wigner_matrices
 
     most = max(max(b.shells) for b in matrices.basis.values())
     d = wigner_matrices(turn, most)
-    whole = {z: _block_diagonal([d[shell] for shell in b.shells]) for z, b in matrices.basis.items()}
+    whole: dict[int, NDArray[Any]] = {z: _block_diagonal([d[shell] for shell in b.shells]) for z, b in matrices.basis.items()}
+    if matrices.spin:
+        whole = {z: np.kron(spin_turn(turn), w) for z, w in whole.items()}
     numbers = matrices.crystal.numbers
     blocks = {}
     for kind in matrices.blocks:
         parts = []
         for pair, (i, j) in enumerate(matrices.pairs):
-            parts.append((whole[int(numbers[i])] @ matrices.block(kind, pair) @ whole[int(numbers[j])].T).ravel())
-        blocks[kind] = np.concatenate(parts)
+            parts.append((whole[int(numbers[i])] @ matrices.block(kind, pair) @ whole[int(numbers[j])].conj().T).ravel())
+        turned = np.concatenate(parts)
+        # overlaps stay real: both spins have the same
+        blocks[kind] = turned.real if np.isrealobj(matrices.blocks[kind]) else turned
     c = matrices.crystal
-    return matrices.replace(crystal=c.replace(positions=c.positions @ turn.T, cell=c.cell @ turn.T), blocks=blocks)
+    forces = None if matrices.forces is None else matrices.forces @ turn.T
+    return matrices.replace(crystal=c.replace(positions=c.positions @ turn.T, cell=c.cell @ turn.T), blocks=blocks, forces=forces)
 
 
 def band_error(matrices: OrbitalMatrices) -> float:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from naica.errors import InputError
 from naica.graphs.batch import Batch
 from naica.hamiltonian.layout import BlockLayout
 from naica.hamiltonian.matrices import OrbitalMatrices
+from naica.hamiltonian.spinors import averaged, of_parts, parts_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +24,8 @@ class Sample:
     """One structure (n atoms, E directed edges, P kept pairs within the radius, the atoms' own blocks apart).
 
     `there`, `back` (P) are the edges of a pair and of its reverse; `rows` (P) the pair in the matrices; `own` (n) the on-site pairs. With
-    labels: `hopping` (P, n²), `on_site` (n, n²) padded, eV.
+    labels: `hopping` (P, w), `on_site` (n, w) padded, eV, w the layout's width; `overlap` (P, w') the same of S, w' = n²; `energy` (B) eV
+    and `forces` (n, 3) eV/Å.
     """
 
     batch: Batch
@@ -32,15 +35,32 @@ class Sample:
     own: NDArray[np.int64]
     hopping: Tensor | None = None
     on_site: Tensor | None = None
+    overlap: Tensor | None = None
+    energy: Tensor | None = None
+    forces: Tensor | None = None
 
 
-def sample(matrices: OrbitalMatrices, cutoff: float, layout: BlockLayout, values: NDArray[np.float64] | None = None) -> Sample:
+def sample(
+    matrices: OrbitalMatrices,
+    cutoff: float,
+    layout: BlockLayout,
+    values: NDArray[Any] | None = None,
+    *,
+    overlap: bool = False,
+    energy: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> Sample:
     """A sample of a structure's pairs within `cutoff` (Å), with labels if flat `values` are given.
+
+    Parameters
+    ----------
+    overlap, energy : whether S, and energy and forces, become labels as well
+    dtype : of vectors and labels; energies are kept in 64 bits
 
     Raises
     ------
     InputError
-        If a pair within the radius is not among the kept ones: the network would see a bond that it cannot label.
+        If energies and forces are asked for and the structure has none.
     """
     own = np.flatnonzero(matrices.on_site)
     own = own[np.argsort(matrices.pairs[own, 0])]
@@ -52,7 +72,7 @@ def sample(matrices: OrbitalMatrices, cutoff: float, layout: BlockLayout, values
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     n = len(matrices.crystal)
-    vector_tensor = torch.from_numpy(vectors[order]).float()
+    vector_tensor = torch.from_numpy(vectors[order]).to(dtype)
     batch = Batch(
         {
             "number": torch.from_numpy(matrices.crystal.numbers.copy()),
@@ -70,33 +90,49 @@ def sample(matrices: OrbitalMatrices, cutoff: float, layout: BlockLayout, values
     there, back = torch.from_numpy(place[: len(rows)]), torch.from_numpy(place[len(rows) :])
     if values is None:
         return Sample(batch, there, back, rows, own)
-    labels = [torch.from_numpy(_padded(matrices, layout, values, chosen)).float() for chosen in (rows, own)]
-    return Sample(batch, there, back, rows, own, *labels)
+    hopping, on_site = (torch.from_numpy(_padded(matrices, layout, values, chosen)).to(dtype) for chosen in (rows, own))
+    found = Sample(batch, there, back, rows, own, hopping, on_site)
+    if overlap:
+        bare = averaged(matrices, ("S",))
+        found = replace(found, overlap=torch.from_numpy(_padded(bare, layout, bare.blocks["S"], rows)).to(dtype))
+    if energy:
+        if matrices.energy is None or matrices.forces is None:
+            raise InputError(f"{matrices.crystal.formula} has no energy and forces to learn; make the set with forces = true")
+        told = torch.tensor([matrices.energy], dtype=torch.float64), torch.from_numpy(np.asarray(matrices.forces)).to(dtype)
+        found = replace(found, energy=told[0], forces=told[1])
+    return found
 
 
-def _padded(matrices: OrbitalMatrices, layout: BlockLayout, values: NDArray[np.float64], chosen: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(P, n²) padded blocks of some pairs, kind of species by kind of species."""
+def _padded(matrices: OrbitalMatrices, layout: BlockLayout, values: NDArray[Any], chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(P, components · n²) padded blocks of some pairs, kind of species by kind of species."""
     kinds = matrices.crystal.numbers[matrices.pairs[chosen]]
-    result = np.zeros((len(chosen), layout.size, layout.size))
+    components = 4 if matrices.spin else 1
+    result = np.zeros((len(chosen), components, layout.size, layout.size))
     for a, b in np.unique(kinds, axis=0):
         here = np.flatnonzero((kinds == (a, b)).all(axis=1))
         rows, columns = layout.orbitals[int(a)], layout.orbitals[int(b)]
-        flat = values[matrices.starts[chosen[here]][:, None] + np.arange(len(rows) * len(columns))]
-        result[np.ix_(here, rows, columns)] = flat.reshape(len(here), len(rows), len(columns))
+        flat = values[matrices.starts[chosen[here]][:, None] + np.arange(components * len(rows) * len(columns))]
+        if matrices.spin:
+            parts = parts_of(flat.reshape(len(here), 2 * len(rows), 2 * len(columns)), len(rows), len(columns)).real
+        else:
+            parts = flat.reshape(len(here), 1, len(rows), len(columns))
+        result[np.ix_(here, np.arange(components), rows, columns)] = parts
     return result.reshape(len(chosen), -1)
 
 
 def unpadded(
-    matrices: OrbitalMatrices, layout: BlockLayout, chosen: NDArray[np.int64], padded: NDArray[np.float64], out: NDArray[np.float64]
+    matrices: OrbitalMatrices, layout: BlockLayout, chosen: NDArray[np.int64], padded: NDArray[np.float64], out: NDArray[Any]
 ) -> None:
-    """Write padded blocks (P, n²) of some pairs into flat values, in place."""
+    """Write padded blocks (P, components · n²) of some pairs into flat values, in place."""
     kinds = matrices.crystal.numbers[matrices.pairs[chosen]]
-    blocks = padded.reshape(len(chosen), layout.size, layout.size)
+    components = 4 if matrices.spin else 1
+    blocks = padded.reshape(len(chosen), components, layout.size, layout.size)
     for a, b in np.unique(kinds, axis=0):
         here = np.flatnonzero((kinds == (a, b)).all(axis=1))
         rows, columns = layout.orbitals[int(a)], layout.orbitals[int(b)]
-        places = matrices.starts[chosen[here]][:, None] + np.arange(len(rows) * len(columns))
-        out[places] = blocks[np.ix_(here, rows, columns)].reshape(len(here), -1)
+        places = matrices.starts[chosen[here]][:, None] + np.arange(components * len(rows) * len(columns))
+        parts = blocks[np.ix_(here, np.arange(components), rows, columns)]
+        out[places] = (of_parts(parts) if matrices.spin else parts).reshape(len(here), -1)
 
 
 def joined(samples: Sequence[Sample]) -> Sample:
@@ -105,13 +141,16 @@ def joined(samples: Sequence[Sample]) -> Sample:
         raise InputError("nothing to join; expected at least one structure")
     batches = [s.batch for s in samples]
     starts = [0, *accumulate(b.n_edges for b in batches)][:-1]
-    labelled = all(s.hopping is not None for s in samples)
+
+    def labels(name: str) -> Tensor | None:
+        found = [getattr(s, name) for s in samples]
+        return torch.cat(found) if all(one is not None for one in found) else None
+
     return Sample(
         Batch.collate(batches),
         torch.cat([s.there + k for s, k in zip(samples, starts, strict=True)]),
         torch.cat([s.back + k for s, k in zip(samples, starts, strict=True)]),
         np.concatenate([s.rows for s in samples]),
         np.concatenate([s.own for s in samples]),
-        torch.cat([s.hopping for s in samples]) if labelled else None,  # type: ignore[misc]
-        torch.cat([s.on_site for s in samples]) if labelled else None,  # type: ignore[misc]
+        **{name: labels(name) for name in ("hopping", "on_site", "overlap", "energy", "forces")},
     )

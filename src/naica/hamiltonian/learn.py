@@ -1,7 +1,8 @@
 """Training of Hamiltonian networks: from a set of matrices to a model with its card, resumable after any kill.
 
 The loss is the mean of an L1 and a root-mean-square error, taken apart for on-site blocks and for pairs, so that the many weak pairs do not
-drown the few strong blocks; in eV, over orbitals that exist. μ S is taken out of every structure first.
+drown the few strong blocks; in eV, over orbitals that exist. μ S is taken out of every structure first. What spin–orbit coupling adds is a
+term of its own, for it is small. SchNOrb may learn S, energies and forces in the same run, each with a weight.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from naica.hamiltonian.basis import Basis
 from naica.hamiltonian.graphs import Sample, joined, sample
 from naica.hamiltonian.layout import BlockLayout
 from naica.hamiltonian.matrices import OrbitalMatrices
-from naica.hamiltonian.model import HamiltonianModel, padded_turns
+from naica.hamiltonian.model import HamiltonianModel, turned_blocks
+from naica.hamiltonian.spinors import time_reversal_error
 from naica.hamiltonian.two_centre import PairTable, TwoCentre
 from naica.training.average import RunningMean
 from naica.training.config import inside
@@ -50,6 +52,8 @@ class HamiltonianConfig:
     max_cpu_seconds : budget; the schedule ends within it
     validation : share of the training structures that chooses the weights to keep
     augment : turn every structure at random in every epoch, for networks that are not equivariant (``schnorb``)
+    overlap_weight, energy_weight, forces_weight : of S (per unit), energies (per atom, eV) and forces (eV/Å) beside H; above 0 only for
+        ``schnorb``, whose paper gives energies a tenth and forces nine
     seed : of everything drawn
     """
 
@@ -65,6 +69,9 @@ class HamiltonianConfig:
     max_cpu_seconds: float | None = None
     validation: float = 0.1
     augment: bool = False
+    overlap_weight: float = 0.0
+    energy_weight: float = 0.0
+    forces_weight: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -73,6 +80,13 @@ class HamiltonianConfig:
         inside("learning_rate", self.learning_rate, 1e-9, 10.0)
         inside("ema", self.ema, 0.0, 0.999999)
         inside("validation", self.validation, 0.0, 0.9)
+        for name in ("overlap_weight", "energy_weight", "forces_weight"):
+            inside(name, getattr(self, name), 0.0, 1e6)
+
+    @property
+    def energies(self) -> bool:
+        """Whether energies or forces are learned."""
+        return self.energy_weight > 0 or self.forces_weight > 0
 
 
 @dataclass(frozen=True)
@@ -96,6 +110,7 @@ def fit(
     *,
     start: HamiltonianModel | None = None,
     progress: Callable[[dict[str, float]], None] | None = None,
+    told: Mapping[str, Any] | None = None,
 ) -> Fitted:
     """Train on some structures.
 
@@ -104,13 +119,14 @@ def fit(
     matrices : of the training part; a share of them is kept apart to choose weights by
     config : settings
     folder : for the model and the state of the run; the same call goes on where it was killed. None keeps nothing
-    start : fine-tune from this model: its network, on tables fitted anew to these structures
+    start : fine-tune from this model: its network and its tables
     progress : called with each epoch's row
+    told : what else the card should say, for example the split of the set
 
     Raises
     ------
     InputError
-        If there are no structures, or they lack H₀ where it is asked for.
+        If there are no structures, they lack H₀, energies or forces where these are asked for, or are magnets.
     ConfigError
         If the folder holds a run of other settings.
     RunError
@@ -121,10 +137,15 @@ def fit(
         raise InputError("no structures to train on; expected at least one")
     if c.on_h0 and any("H0" not in m.blocks for m in matrices):
         raise InputError("on_h0 needs the Hamiltonian of superposed atomic densities with every structure; make the set with h0 = true")
+    if len({m.spin for m in matrices}) > 1:
+        raise InputError("some structures have spin–orbit coupling and some have none; expected one kind")
+    if matrices[0].spin and (worst := max(time_reversal_error(m) for m in matrices)) > 1e-2:
+        raise InputError(f"time turned back changes H by {worst:.2g} eV: a magnet; networks with spin are for matter that is none")
     torch.manual_seed(c.seed)
     ready = [brought_to_zero(m, c.on_h0) for m in matrices]
     model = _model(ready, c, start)
-    samples = [sample(m, model.cutoff, model.layout, m.blocks["H"] - model.base(m)) for m in ready]
+    wanted = {"overlap": model.overlaps, "energy": model.energies}
+    samples = [sample(m, model.cutoff, model.layout, m.blocks["H"] - model.base(m), **wanted) for m in ready]
     order = np.random.default_rng(c.seed).permutation(len(samples))
     kept = round(c.validation * len(samples)) if len(samples) > 4 else 0
     train, validation = [samples[k] for k in order[kept:]], [samples[k] for k in order[:kept]]
@@ -146,6 +167,7 @@ def fit(
                 "config": _plain(c),
                 "level": str(matrices[0].level or ""),
                 "source": dict(matrices[0].info),
+                **(told or {}),
             },
         )
     return Fitted(model, run.rows, place)
@@ -161,7 +183,10 @@ def _model(ready: Sequence[OrbitalMatrices], c: HamiltonianConfig, start: Hamilt
         from naica.structure.elements import symbol
 
         raise InputError(f"the model to start from does not know {', '.join(symbol(z) for z in sorted(missing))}")
-    model = HamiltonianModel(start.architecture, start.architecture_config, start.baseline, start.overlap, start.on_h0)
+    if start.layout.spin != ready[0].spin:
+        raise ConfigError("the model to start from and the set must both have spin–orbit coupling, or both not")
+    outputs = {"spin": start.layout.spin, "energies": start.energies, "overlaps": start.overlaps}
+    model = HamiltonianModel(start.architecture, start.architecture_config, start.baseline, start.overlap, start.on_h0, **outputs)
     model.load_state_dict(start.state_dict())
     return model
 
@@ -173,7 +198,8 @@ def _fresh(ready: Sequence[OrbitalMatrices], c: HamiltonianConfig) -> Hamiltonia
     else:
         baseline = TwoCentre.fit(ready, "H")
     overlap = None if ready[0].orthogonal else TwoCentre.fit(ready, "S")
-    return HamiltonianModel(c.architecture, c.architecture_config, baseline, overlap, c.on_h0)
+    outputs = {"spin": ready[0].spin, "energies": c.energies, "overlaps": c.overlap_weight > 0}
+    return HamiltonianModel(c.architecture, c.architecture_config, baseline, overlap, c.on_h0, **outputs)
 
 
 class _Run:
@@ -215,7 +241,7 @@ class _Run:
                 for group in self.optimiser.param_groups:
                     group["lr"] = self.c.learning_rate * rate(share, "one-cycle", 0.05)
                 self.optimiser.zero_grad(set_to_none=True)
-                loss = loss_of(self.model, chosen)
+                loss = loss_of(self.model, chosen, self.c)
                 if not torch.isfinite(loss):
                     raise RunError(
                         f"the loss is not a number any more in epoch {self.epoch + 1}; lower learning_rate ({self.c.learning_rate:g})"
@@ -233,18 +259,22 @@ class _Run:
 
     def best_row(self) -> dict[str, float]:
         """The row whose weights were kept."""
-        return min(self.rows, key=lambda r: r["validation"]) if self.rows else {}
+        return min(self.rows, key=lambda r: r.get("judged", r["validation"])) if self.rows else {}
 
     def _judge(self, loss: float, begun: float) -> None:
         own = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         mean = self.average.state()
         self.model.load_state_dict(mean)
         error = mean_error(self.model, self.validation or self.train)
+        beside = other_errors(self.model, self.validation or self.train)
         self.model.load_state_dict(own)
         self.spent += time.process_time() - begun
-        if error < self.best:
-            self.best, self.kept = error, {k: v.clone() for k, v in mean.items()}
+        judged = error + self.c.forces_weight * beside.get("forces", 0.0) + self.c.energy_weight * beside.get("energy", 0.0)
+        if judged < self.best:
+            self.best, self.kept = judged, {k: v.clone() for k, v in mean.items()}
         row = {"epoch": float(self.epoch), "loss": loss, "validation": error, "best": self.best, "seconds": self.spent}
+        if beside:
+            row |= {**beside, "judged": judged}
         self.rows.append(row)
         self.history.write(row)
         if self.folder is not None:
@@ -285,16 +315,35 @@ class _Run:
         self.history.rewind(self.rows)
 
 
-def loss_of(model: HamiltonianModel, s: Sample) -> Tensor:
-    """The loss of one joined sample, eV."""
-    pair, own = model(s)
+def loss_of(model: HamiltonianModel, s: Sample, c: HamiltonianConfig | None = None) -> Tensor:
+    """The loss of one joined sample, eV (S, energies and forces by their weights)."""
+    c = c or HamiltonianConfig()
     assert s.hopping is not None
     assert s.on_site is not None
+    found = model.everything(s, twice=c.energies)
     number = s.batch["number"]
     i = number[s.batch["edge_receiver"][s.there]]
     j = number[s.batch["edge_sender"][s.there]]
-    masks = model.masks
-    return _apart(pair - s.hopping, masks[i], masks[j]) + _apart(own - s.on_site, masks[number], masks[number])
+    masks, components = model.masks, model.layout.components
+    pair = (found.pair - s.hopping).view(len(i), components, -1)
+    own = (found.own - s.on_site).view(len(number), components, -1)
+    loss = _apart(pair[:, :1], masks[i], masks[j]) + _apart(own[:, :1], masks[number], masks[number])
+    if model.layout.spin:
+        loss = loss + _apart(pair[:, 1:], masks[i], masks[j]) + _apart(own[:, 1:], masks[number], masks[number])
+    if found.overlap is not None and s.overlap is not None and c.overlap_weight:
+        loss = loss + c.overlap_weight * _apart((found.overlap - s.overlap)[:, None], masks[i], masks[j])
+    if found.energy is not None and s.energy is not None and found.forces is not None and s.forces is not None:
+        atoms = torch.bincount(s.batch["system"], minlength=s.batch.n_systems)
+        if c.energy_weight:
+            loss = loss + c.energy_weight * _both(((found.energy - s.energy) / atoms).to(loss.dtype))
+        if c.forces_weight:
+            loss = loss + c.forces_weight * _both((found.forces - s.forces).to(loss.dtype))
+    return loss
+
+
+def _both(error: Tensor) -> Tensor:
+    """Half of L1 plus root mean square."""
+    return 0.5 * (error.abs().mean() + torch.sqrt(error.square().mean() + 1e-16))
 
 
 def turned_sample(s: Sample, layout: BlockLayout) -> Sample:
@@ -304,19 +353,25 @@ def turned_sample(s: Sample, layout: BlockLayout) -> Sample:
     q, r = torch.linalg.qr(torch.randn(s.batch.n_systems, 3, 3))
     q = q * torch.sign(torch.diagonal(r, dim1=1, dim2=2))[:, None]
     q = q * torch.sign(torch.linalg.det(q))[:, None, None]
-    whole, size = padded_turns(q, layout), layout.size
-    system = s.batch["system"]
-    of_edge = s.batch.system_of("edge")
+    system, of_edge, size = s.batch["system"], s.batch.system_of("edge"), layout.size
     vector = torch.einsum("eab,eb->ea", q[of_edge], s.batch["edge_vector"])
-    pair, own = whole[of_edge[s.there]], whole[system]
-    hopping = (pair @ s.hopping.view(-1, size, size) @ pair.transpose(1, 2)).flatten(1)
-    on_site = (own @ s.on_site.view(-1, size, size) @ own.transpose(1, 2)).flatten(1)
-    return replace(s, batch=Batch({**s.batch, "edge_vector": vector}, s.batch.degree), hopping=hopping, on_site=on_site)
+
+    def turned(labels: Tensor, turns: Tensor, own: BlockLayout) -> Tensor:
+        return turned_blocks(labels.view(len(labels), own.components, size, size), turns, own).flatten(1)
+
+    return replace(
+        s,
+        batch=Batch({**s.batch, "edge_vector": vector}, s.batch.degree),
+        hopping=turned(s.hopping, q[of_edge[s.there]], layout),
+        on_site=turned(s.on_site, q[system], layout),
+        overlap=None if s.overlap is None else turned(s.overlap, q[of_edge[s.there]], BlockLayout(layout.basis)),
+        forces=None if s.forces is None else torch.einsum("nab,nb->na", q[system], s.forces),
+    )
 
 
 def _apart(error: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Half of L1 plus root mean square over the orbitals that exist."""
-    count = (left.sum(1) * right.sum(1)).sum().clamp(min=1)
+    """Half of L1 plus root mean square over the orbitals that exist; (P, components, n²)."""
+    count = error.shape[1] * (left.sum(1) * right.sum(1)).sum().clamp(min=1)
     return 0.5 * (error.abs().sum() / count + torch.sqrt(error.square().sum() / count + 1e-16))
 
 
@@ -332,8 +387,32 @@ def mean_error(model: HamiltonianModel, samples: Sequence[Sample], most: int = 8
         sizes = model.masks.sum(1)
         i, j = number[s.batch["edge_receiver"][s.there]], number[s.batch["edge_sender"][s.there]]
         total += 2 * float((pair - s.hopping).abs().sum()) + float((own - s.on_site).abs().sum())
-        count += 2 * float((sizes[i] * sizes[j]).sum()) + float((sizes[number] ** 2).sum())
+        count += model.layout.components * (2 * float((sizes[i] * sizes[j]).sum()) + float((sizes[number] ** 2).sum()))
     return total / max(count, 1.0)
+
+
+def other_errors(model: HamiltonianModel, samples: Sequence[Sample], most: int = 8) -> dict[str, float]:
+    """Mean absolute errors of what is learned beside H: ``overlap``, ``energy`` (eV per atom), ``forces`` (eV/Å)."""
+    if not (model.energies or model.overlaps):
+        return {}
+    model.eval()
+    sums: dict[str, list[float]] = {}
+    for k in range(0, len(samples), most):
+        s = joined(samples[k : k + most])
+        with torch.no_grad():
+            found = model.everything(s)
+        atoms = torch.bincount(s.batch["system"], minlength=s.batch.n_systems)
+        for name, guess, label in (
+            ("overlap", found.overlap, s.overlap),
+            ("energy", None if found.energy is None else found.energy / atoms, None if s.energy is None else s.energy / atoms),
+            ("forces", found.forces, s.forces),
+        ):
+            if guess is not None and label is not None:
+                error = (guess - label).abs()
+                own = sums.setdefault(name, [0.0, 0.0])
+                own[0] += float(error.sum())
+                own[1] += float((s.overlap != 0).sum()) if name == "overlap" and s.overlap is not None else error.numel()
+    return {name: total / max(count, 1.0) for name, (total, count) in sums.items()}
 
 
 # --- on disk -----------------------------------------------------------------------------------------------------------
@@ -360,6 +439,7 @@ def save(model: HamiltonianModel, folder: str | Path, told: Mapping[str, Any] | 
         "architecture": model.architecture,
         "architecture_config": model.architecture_config,
         "on_h0": model.on_h0,
+        "outputs": {"spin": model.layout.spin, "energies": model.energies, "overlaps": model.overlaps},
         "basis": [b.to_dict() for b in model.layout.basis.values()],
         "tables": tables,
         **(told or {}),
@@ -394,7 +474,8 @@ def load(folder: str | Path) -> tuple[HamiltonianModel, dict[str, Any]]:
     basis = {b["number"]: Basis(b["number"], tuple(b["shells"]), b["name"], b["electrons"]) for b in card["basis"]}
     baseline, overlap = (_table(name, card["tables"].get(name), tensors, basis) for name in ("baseline", "overlap"))
     assert baseline is not None
-    model = HamiltonianModel(card["architecture"], card["architecture_config"], baseline, overlap, card["on_h0"])
+    outputs = card.get("outputs", {})
+    model = HamiltonianModel(card["architecture"], card["architecture_config"], baseline, overlap, card["on_h0"], **outputs)
     model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     return model.eval(), card
 
@@ -419,6 +500,8 @@ def _agree(path: Path, c: HamiltonianConfig, structures: int) -> None:
     wanted = json.loads(json.dumps({**_plain(c), "structures": structures}))
     if not path.exists():
         path.write_text(json.dumps(wanted, indent=1))
-    elif (own := json.loads(path.read_text())) != wanted:
-        changed = [k for k in wanted if own.get(k) != wanted[k]]
+        return
+    # settings that came later have their defaults in runs of before
+    own = {**_plain(HamiltonianConfig()), **json.loads(path.read_text())}
+    if changed := [k for k in wanted if own.get(k) != wanted[k]]:
         raise ConfigError(f"{path.parent} holds a run with other settings ({', '.join(changed)}); choose another folder, or delete it")

@@ -3,6 +3,9 @@
 A block is ``H_ij(R) = ⟨φ_i in cell 0 | H | φ_j in cell R⟩`` (eV), R relative to the positions as they are stored. Only half of the pairs
 are kept, the other half follows from ``H_ij(R) = H_ji(−R)†``: i < j, or i = j with R not below zero in the order of its numbers.
 ``H(k) = Σ_R exp(2πi k·R) H(R)``.
+
+With spin–orbit coupling every block is complex and twice as large, spin outside: [[↑↑, ↑↓], [↓↑, ↓↓]], so orbitals are numbered spin by
+spin within an atom. S has the same shape (the plain overlap for both spins).
 """
 
 from __future__ import annotations
@@ -52,6 +55,7 @@ class OrbitalMatrices:
     energy, forces : of the same calculation, eV and eV/Å, if it told
     level : of theory
     info : provenance: code, basis sets, cut-offs, meshes, noise …
+    spin : whether blocks are those of spinors
     """
 
     crystal: Crystal
@@ -66,6 +70,7 @@ class OrbitalMatrices:
     forces: Array | None = None
     level: Level | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
+    spin: bool = False
 
     def __post_init__(self) -> None:
         missing = sorted({int(z) for z in self.crystal.numbers} - set(self.basis))
@@ -85,8 +90,13 @@ class OrbitalMatrices:
     # --- shapes ----------------------------------------------------------------------------------------------------------
     @cached_property
     def sizes(self) -> Ints:
-        """(n) orbitals of each atom."""
-        return np.array([self.basis[int(z)].size for z in self.crystal.numbers], dtype=np.int64)
+        """(n) orbitals of each atom, both spins counted where there are spinors."""
+        return np.array([self.basis[int(z)].size for z in self.crystal.numbers], dtype=np.int64) * (2 if self.spin else 1)
+
+    @property
+    def per_state(self) -> int:
+        """Electrons that one state holds."""
+        return 1 if self.spin else 2
 
     @cached_property
     def first(self) -> Ints:
@@ -194,8 +204,11 @@ class OrbitalMatrices:
 
     @classmethod
     def from_dense(cls, crystal: Crystal, basis: Mapping[int, Basis], dense: Mapping[str, NDArray[Any]], **rest: Any) -> OrbitalMatrices:
-        """Of a molecule, from full matrices (n, n) by kind."""
-        sizes = np.array([basis[int(z)].size for z in crystal.numbers])
+        """Of a molecule, from full matrices (n, n) by kind; with ``spin=True`` (2n, 2n), all of spin up before all of spin down."""
+        if rest.get("spin"):
+            order = _atoms_outside([basis[int(z)].size for z in crystal.numbers])
+            dense = {kind: m[np.ix_(order, order)] if m.shape == (len(order),) * 2 else m for kind, m in dense.items()}
+        sizes = np.array([basis[int(z)].size for z in crystal.numbers]) * (2 if rest.get("spin") else 1)
         ends = np.cumsum(sizes)
         for kind, matrix in dense.items():
             if matrix.shape != (ends[-1], ends[-1]):
@@ -255,6 +268,13 @@ class OrbitalMatrices:
         reference = None if self.reference is None else Reference(self.reference.kpoints, self.reference.eigenvalues - mu)
         fermi = None if self.fermi is None else self.fermi - mu
         return self.with_blocks(H=self.blocks["H"] - change).replace(reference=reference, fermi=fermi)
+
+
+def _atoms_outside(sizes: Sequence[int]) -> Ints:
+    """Places in a list of all orbitals of spin up, then all of spin down, of the same orbitals atom by atom."""
+    starts = np.cumsum([0, *sizes[:-1]])
+    total = sum(sizes)
+    return np.concatenate([start + spin * total + np.arange(size) for start, size in zip(starts, sizes, strict=True) for spin in (0, 1)])
 
 
 def _below_zero(images: Ints) -> NDArray[np.bool_]:

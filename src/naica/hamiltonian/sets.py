@@ -5,7 +5,7 @@ Every structure is distorted, because a model that has seen ideal crystals alone
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,23 +75,75 @@ def graphene(repeats: int, draw: np.random.Generator, strain: float = 0.02, disp
     return Crystal(whole.numbers, moved, whole.cell @ stretch, whole.pbc)
 
 
+def bilayer(draw: np.random.Generator, strain: float = 0.02, displacement: float = 0.05) -> Crystal:
+    """Two sheets of two atoms each, slid over one another anywhere, 3.35 ± 0.1 Å apart, strained and rippled at random."""
+    sheet = graphene(1, draw, 0.0, 0.0)
+    slide = draw.random(2) @ sheet.cell[:2]
+    upper = sheet.positions + slide + np.array([0.0, 0.0, 3.35 + 0.1 * draw.normal()])
+    both = Crystal(np.full(4, 6), np.concatenate([sheet.positions, upper]), sheet.cell, sheet.pbc)
+    return distorted(both, draw, strain, displacement)
+
+
+def twisted(m: int, n: int, draw: np.random.Generator | None = None, displacement: float = 0.02) -> Crystal:
+    """Two sheets turned against each other by the angle of the commensurate cell (m, n): 4 (m² + m n + n²) atoms; (1, 2) is 21.8°.
+
+    Parameters
+    ----------
+    draw : displaces the atoms at random (by `displacement`, Å); None leaves both sheets flat
+    """
+    even = _GRAPHENE * np.array([[1.0, 0.0], [0.5, np.sqrt(3) / 2]])
+
+    def sheet(first: int, second: int) -> tuple[Array, Array]:
+        """Fractional places of one sheet's atoms in its commensurate cell, and the cell."""
+        cell = np.array([[first, second], [-second, first + second]]) @ even
+        span = np.arange(-2 * (m + n), 2 * (m + n) + 1)
+        points = np.stack(np.meshgrid(span, span, indexing="ij"), axis=-1).reshape(-1, 2) @ even
+        atoms = np.concatenate([points, points + (even[0] + even[1]) / 3]) @ np.linalg.inv(cell)
+        inside = np.all((atoms > -1e-6) & (atoms < 1 - 1e-6), axis=1)
+        return atoms[inside], cell
+
+    (lower, cell), (upper, _) = sheet(m, n), sheet(n, m)
+    flat = np.concatenate([lower, upper]) @ cell
+    height = np.repeat([6.0, 9.35], [len(lower), len(upper)])
+    whole = np.zeros((3, 3))
+    whole[:2, :2], whole[2, 2] = cell, 16.0
+    positions = np.column_stack([flat, height])
+    if draw is not None:
+        positions = positions + displacement * draw.normal(size=positions.shape)
+    return Crystal(np.full(len(positions), 6), positions, whole, (True, True, False))
+
+
 def _graphene() -> list[tuple[str, Crystal]]:
-    """200 cells of two atoms, 60 of eight, six of eighteen."""
-    draw, found = np.random.default_rng(12), []
+    """200 cells of two atoms, 60 of eight, six of eighteen; 60 bilayers of four atoms, and two twisted ones of 28.
+
+    In an order in which a part of the set is a fair sample of the whole.
+    """
+    draw, groups = np.random.default_rng(12), []
     for repeats, count in ((1, 200), (2, 60), (3, 6)):
-        found += [(f"graphene-{repeats}x{repeats}-{k:03d}", graphene(repeats, draw)) for k in range(count)]
-    return found
+        groups.append([(f"graphene-{repeats}x{repeats}-{k:03d}", graphene(repeats, draw)) for k in range(count)])
+    draw = np.random.default_rng(15)
+    groups.append([(f"graphene-bilayer-{k:03d}", bilayer(draw)) for k in range(60)])
+    groups.append([(f"graphene-twisted-{k:03d}", twisted(1, 2, draw)) for k in range(2)])
+    return interleaved(groups)
+
+
+def interleaved(groups: Sequence[Sequence[tuple[str, Crystal]]]) -> list[tuple[str, Crystal]]:
+    """All members of some groups, each group spread evenly over the whole."""
+    placed = [((k + 0.5) / len(group), g, k) for g, group in enumerate(groups) for k in range(len(group))]
+    return [groups[g][k] for _, g, k in sorted(placed)]
 
 
 def _carbon() -> list[tuple[str, Crystal]]:
-    """120 polymorphs of carbon of six or eight atoms from Carbon-24, 20 larger ones of ten to sixteen."""
+    """120 polymorphs of carbon of six or eight atoms from Carbon-24, 20 larger ones of ten to sixteen; names tell the number of atoms."""
     table, draw = load_set("carbon24"), np.random.default_rng(13)
     sizes = np.array([len(n) for n in table.arrow["numbers"].to_pylist()])
     ids = table.arrow["id"].to_pylist()
     small, large = np.flatnonzero(sizes <= 8), np.flatnonzero((sizes >= 10) & (sizes <= 16))
     rows = [*draw.choice(small, 120, replace=False), *draw.choice(large, 20, replace=False)]
     chosen = load_set("carbon24", ids=[ids[r] for r in rows])
-    return [(f"carbon-{name}", distorted(c, draw, 0.015, 0.03)) for name, c in zip(chosen.arrow["id"].to_pylist(), chosen, strict=True)]
+    rows_of = zip(chosen.arrow["id"].to_pylist(), chosen, strict=True)
+    found = [(f"carbon-{len(c)}-{name}", distorted(c, draw, 0.015, 0.03)) for name, c in rows_of]
+    return interleaved([[one for one in found if len(one[1]) <= 8], [one for one in found if len(one[1]) > 8]])
 
 
 # prototypes of binaries (cells of one formula unit, wurtzite of two) and which pairs of light elements form them; Å from covalent radii,

@@ -5,10 +5,11 @@ Layout of a shard (B structures, N atoms, P pairs), conventions as in `naica.ham
     /                     attributes: format, conventions (in words)
     /structures/          atoms (B+1), numbers (N), positions (N, 3), cell (B, 3, 3), pbc (B, 3), name (B)
     /pairs/               start (B+1), atoms (P, 2), images (P, 3)
-    /blocks/              start (B+1), H, S, H0, D: all numbers of all pairs, row by row (those kinds every structure of the shard has)
+    /blocks/              start (B+1), H, S, H0, D: all numbers of all pairs, row by row (those kinds every structure of the shard has);
+                          complex where spinors are: [[up up, up down], [down up, down down]]
     /labels/              fermi (B), electrons (B), energy (B), forces (N, 3); NaN where unknown
     /check/<row>/         kpoints (K, 3), eigenvalues (K, n)
-    /provenance           (B) JSON: basis by element, level of theory, and what the source tells of its run
+    /provenance           (B) JSON: basis by element, level of theory, whether blocks are of spinors, and what the source tells of its run
 
 Shards are written whole under another name and renamed, so that a kill leaves no half of one. The reader needs h5py and numpy only.
 """
@@ -55,7 +56,7 @@ class HamiltonianSet:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.shards = sorted(self.folder.glob("*.h5")) if self.folder.is_dir() else [self.folder]
+        self.shards = _shards(self.folder) if self.folder.is_dir() else [self.folder]
         if not self.shards or not all(p.is_file() for p in self.shards):
             raise InputError(f"no matrices in {self.folder}; expected a folder of .h5 shards (naica hamiltonian make, or import)")
 
@@ -88,6 +89,10 @@ class HamiltonianSet:
     def names(self) -> list[str]:
         """Of all structures."""
         return [n.decode() for f in self._files for n in f["structures/name"][:]]
+
+    def told(self, what: str) -> list[Any]:
+        """One entry of every structure's provenance, for example ``info``, without reading matrices."""
+        return [json.loads(text).get(what) for f in self._files for text in f["provenance"][:]]
 
     @cached_property
     def basis(self) -> dict[int, Basis]:
@@ -141,6 +146,18 @@ class HamiltonianSet:
         write_shard(place / f"shard-{len(list(place.glob('*.h5'))):04d}.h5", items, own)
 
 
+def packed_names(folder: Path) -> set[str]:
+    """Names of all structures in the shards of a folder, its single parts apart."""
+    return {name for path in folder.glob("*.h5") for name in HamiltonianSet(path).names}
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The shards of a folder, and the parts of a set in the making that are in none of them yet."""
+    whole, parts = sorted(folder.glob("*.h5")), sorted((folder / "parts").glob("*.h5"))
+    packed = packed_names(folder) if parts else set()
+    return whole + [p for p in parts if p.stem not in packed]
+
+
 def write_shard(path: Path, items: Sequence[OrbitalMatrices], names: Sequence[str] | None = None) -> None:
     """One file of some structures, whole or not at all.
 
@@ -188,7 +205,9 @@ def write_shard(path: Path, items: Sequence[OrbitalMatrices], names: Sequence[st
 def _provenance(m: OrbitalMatrices) -> str:
     own = [m.basis[z].to_dict() for z in sorted({int(z) for z in m.crystal.numbers})]
     return json.dumps(
-        {"basis": own, "level": None if m.level is None else asdict(m.level), "info": dict(m.info)}, sort_keys=True, default=_plain
+        {"basis": own, "level": None if m.level is None else asdict(m.level), "spin": m.spin, "info": dict(m.info)},
+        sort_keys=True,
+        default=_plain,
     )
 
 
@@ -222,4 +241,5 @@ def _read(file: Any, row: int) -> OrbitalMatrices:
         forces=None if np.isnan(forces).any() else forces,
         level=None if told["level"] is None else Level(**told["level"]),
         info=told["info"],
+        spin=told.get("spin", False),
     )

@@ -21,6 +21,7 @@ from naica.graphs.neighbours import within
 from naica.hamiltonian.basis import Basis
 from naica.hamiltonian.matrices import OrbitalMatrices
 from naica.hamiltonian.rotations import wigner_many
+from naica.hamiltonian.spinors import averaged, doubled
 from naica.structure import Crystal
 
 Array = NDArray[np.float64]
@@ -84,7 +85,7 @@ class TwoCentre:
         values: dict[tuple[int, int], list[Array]] = {}
         own: dict[int, list[Array]] = {}
         for given in matrices:
-            m = given.shifted(given.gauge()) if gauge else given
+            m = averaged(given.shifted(given.gauge()) if gauge else given, (kind,))
             for z, b in m.basis.items():
                 if basis.setdefault(z, b) != b:
                     raise InputError(f"two bases for {b.symbol}: {basis[z].text} and {b.text}; tables need one")
@@ -108,7 +109,10 @@ class TwoCentre:
         return max((t.reach for t in self.pairs.values()), default=0.0)
 
     def blocks(self, matrices: OrbitalMatrices) -> Array:
-        """Flat blocks for the pairs of some matrices (only their structure, basis and pairs are read)."""
+        """Flat blocks for the pairs of some matrices (only structure, basis and pairs are read); of spinors the same for both spins."""
+        if matrices.spin:
+            found = doubled(matrices, self.blocks(matrices.replace(spin=False, blocks={})))
+            return found.real if self.kind == "S" else found
         self._check(matrices.basis)
         numbers = matrices.crystal.numbers
         kinds = numbers[matrices.pairs]

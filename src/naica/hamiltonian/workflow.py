@@ -1,15 +1,17 @@
 """Many runs of a code into one set of matrices: in a pool of processes, resumable after any kill, one failure one row with its reason.
 
 Every finished structure is a shard of its own in ``parts/`` the moment it exists, every failure a line of ``failed.jsonl``; so the same
-call goes on where it was killed, and pays for nothing twice. In the end parts are packed into shards of many.
+call goes on where it was killed, and pays for nothing twice. Parts are packed into shards of many as they gather; the set can be read
+at any moment. What runs the tasks is an engine: here a pool of processes, elsewhere whatever yields their outcomes.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as OutOfTime
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,22 +19,40 @@ from typing import Any
 
 from naica.errors import ConfigError, MissingPart
 from naica.hamiltonian import checks
-from naica.hamiltonian.sources import source
-from naica.hamiltonian.store import HamiltonianSet, write_shard
+from naica.hamiltonian.sources import source, with_patience
+from naica.hamiltonian.store import HamiltonianSet, packed_names, write_shard
 from naica.structure import Crystal
 
 PER_SHARD = 64
+# a worker is replaced after so many structures: what a code leaks must not add up over days
+_PER_WORKER = 100
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a workflow stands: `done` of `total`, `failed`, seconds since its start, and how many more it will take."""
+    """Where a workflow stands: `done` of `total`, `failed`, seconds since its start, and how many more it will take (None: unknown)."""
 
     done: int
     failed: int
     total: int
     seconds: float
     left: float | None
+
+
+@dataclass(frozen=True)
+class Task:
+    """One structure to compute with a source into a file; `tries` counts what went before."""
+
+    name: str
+    crystal: Crystal
+    code: str
+    settings: Mapping[str, Any]
+    path: Path
+    tries: int = 0
+
+
+# an engine runs tasks in any order and yields each with its error, None if its file is there; it ends them if it is closed early
+Engine = Callable[[Sequence[Task], float], Iterator[tuple[Task, BaseException | None]]]
 
 
 def make(
@@ -44,8 +64,9 @@ def make(
     names: Sequence[str] | None = None,
     workers: int | None = None,
     retries: int = 1,
-    seconds: float = 900.0,
+    seconds: float = 3600.0,
     progress: Callable[[Progress], None] | None = None,
+    engine: Engine | None = None,
 ) -> HamiltonianSet:
     """Make the matrices of many structures; structures that are there already are left alone.
 
@@ -57,9 +78,11 @@ def make(
     settings : of the source
     names : of the structures; default: their hashes
     workers : processes; default: NAICA_JOBS, or one per core
-    retries : how often a failed structure is tried again, each with half the mixing of densities where the source has it
-    seconds : after which a run is given up
+    retries : how often a failed structure is tried again, each time with half the mixing of densities and half as many steps more where
+        the source has such settings
+    seconds : of the clock after which a run is given up; a source's own limits are met first
     progress : called after each structure
+    engine : what runs the tasks; default: a pool of `workers` processes on this machine
 
     Raises
     ------
@@ -69,30 +92,42 @@ def make(
         If the code is not installed.
     """
     place, told = Path(folder), dict(settings or {})
-    parts = place / "parts"
-    parts.mkdir(parents=True, exist_ok=True)
+    (place / "parts").mkdir(parents=True, exist_ok=True)
     _agree(place / "set.json", {"source": code, "settings": told})
     source(code)  # refuses unknown names before any process starts
     names = list(names) if names is not None else [c.hash for c in crystals]
-    there = {name for path in place.glob("*.h5") for name in HamiltonianSet(path).names} | {p.stem for p in parts.glob("*.h5")}
+    there = packed_names(place) | {p.stem for p in (place / "parts").glob("*.h5")}
     failed = _failures(place / "failed.jsonl")
-    todo = [(n, c) for n, c in dict(zip(names, crystals, strict=True)).items() if n not in there and len(failed.get(n, ())) <= retries]
-    _run_all(todo, place, code, told, workers, retries, seconds, len(crystals), len(crystals) - len(todo), progress)
-    pack(place)
+    wanted = dict(zip(names, crystals, strict=True))
+    todo = [
+        Task(name, crystal, code, told, place / "parts" / f"{name}.h5", len(failed.get(name, ())))
+        for name, crystal in wanted.items()
+        if name not in there and len(failed.get(name, ())) <= retries
+    ]
+    run = engine or _Pool(workers or int(os.environ.get("NAICA_JOBS") or os.cpu_count() or 1))
+    _run_all(todo, place, run, retries, seconds, len(wanted), len(wanted) - len(todo), progress)
+    pack(place, whole_only=False)
     return HamiltonianSet(place)
 
 
-def pack(place: Path) -> None:
-    """Gather single parts into shards of many; a kill between writing and removing leaves a copy, which the next call removes."""
-    parts = sorted((place / "parts").glob("*.h5"))
-    packed = {name for path in place.glob("*.h5") for name in HamiltonianSet(path).names}
-    for path in [p for p in parts if p.stem in packed]:
-        path.unlink()
-    left = [p for p in parts if p.stem not in packed]
-    while left:
+def pack(place: Path, whole_only: bool = True) -> None:
+    """Gather single parts into shards of many; a kill between writing and removing leaves a copy, which the next call removes.
+
+    Parameters
+    ----------
+    whole_only : leave what does not fill a shard as it is
+    """
+    packed = packed_names(place)
+    left = []
+    for part in sorted((place / "parts").glob("*.h5")):
+        if part.stem in packed:
+            part.unlink()
+        else:
+            left.append(part)
+    while len(left) >= (PER_SHARD if whole_only else 1):
         group, left = left[:PER_SHARD], left[PER_SHARD:]
-        number = len(list(place.glob("shard-*.h5")))
-        write_shard(place / f"shard-{number:04d}.h5", [HamiltonianSet(p)[0] for p in group], [p.stem for p in group])
+        numbers = [int(p.stem.rpartition("-")[2]) for p in place.glob("shard-*.h5")]
+        write_shard(place / f"shard-{max(numbers, default=-1) + 1:04d}.h5", [HamiltonianSet(p)[0] for p in group], [p.stem for p in group])
         for path in group:
             path.unlink()
 
@@ -102,56 +137,81 @@ def failures(folder: str | Path) -> dict[str, list[str]]:
     return _failures(Path(folder) / "failed.jsonl")
 
 
+def perform(task: Task) -> None:
+    """Run one task: its structure to its file, accepted only if it passes its tests; CPU seconds and tries are kept with it."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    begun = _cpu_seconds()
+    found = source(task.code)(task.crystal, with_patience(task.code, task.settings, task.tries))
+    checks.accept(found, f"{task.name} ({task.crystal.formula})")
+    cost = {"cpu_seconds": round(_cpu_seconds() - begun, 2), "tries": task.tries + 1}
+    write_shard(task.path, [found.replace(info={**found.info, **cost})], [task.name])
+
+
 def _run_all(
-    todo: Sequence[tuple[str, Crystal]],
+    todo: Sequence[Task],
     place: Path,
-    code: str,
-    told: Mapping[str, Any],
-    workers: int | None,
+    run: Engine,
     retries: int,
     seconds: float,
     total: int,
     before: int,
     progress: Callable[[Progress], None] | None,
 ) -> None:
-    from pebble import ProcessPool
-
-    start, done, lost = time.monotonic(), 0, 0
+    start, done, lost, since_packed = time.monotonic(), 0, 0, 0
     waiting = list(todo)
-    tries = {name: 0 for name, _ in todo}
-    with ProcessPool(workers or int(os.environ.get("NAICA_JOBS") or os.cpu_count() or 1)) as pool:
-        while waiting:
-            futures = [
-                (name, crystal, pool.schedule(_one, (crystal, code, told, place / "parts" / f"{name}.h5", name), timeout=seconds))
-                for name, crystal in waiting
-            ]
-            waiting = []
-            for name, crystal, future in futures:
-                try:
-                    future.result()
-                    done += 1
-                except MissingPart:
-                    pool.stop()
-                    raise
-                except Exception as error:  # whatever a code throws is this structure's failure
-                    reason = f"not finished within {seconds:g} s" if isinstance(error, OutOfTime) else f"{type(error).__name__}: {error}"
-                    _note(place / "failed.jsonl", {"name": name, "formula": crystal.formula, "reason": reason})
-                    tries[name] += 1
-                    if tries[name] <= retries:
-                        waiting.append((name, crystal))
-                    else:
-                        lost += 1
-                if progress:
-                    spent, ended = time.monotonic() - start, done + lost
-                    left = spent / ended * (len(todo) - ended) if ended else None
-                    progress(Progress(before + done, lost, total, spent, left))
+    while waiting:
+        again: list[Task] = []
+        for task, error in run(waiting, seconds):
+            if error is None:
+                done, since_packed = done + 1, since_packed + 1
+            elif isinstance(error, MissingPart):
+                raise error
+            else:
+                reason = f"not finished within {seconds:g} s" if isinstance(error, OutOfTime) else f"{type(error).__name__}: {error}"
+                _note(place / "failed.jsonl", {"name": task.name, "formula": task.crystal.formula, "reason": reason})
+                if task.tries < retries:
+                    again.append(Task(task.name, task.crystal, task.code, task.settings, task.path, task.tries + 1))
+                else:
+                    lost += 1
+            if since_packed >= PER_SHARD:
+                pack(place)
+                since_packed = 0
+            if progress:
+                spent, ended = time.monotonic() - start, done + lost
+                progress(Progress(before + done, lost, total, spent, spent / ended * (len(todo) - ended) if ended else None))
+        waiting = again
 
 
-def _one(crystal: Crystal, code: str, told: Mapping[str, Any], path: Path, name: str) -> None:
-    """In a worker: one structure to one file, accepted only if it passes its tests."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    found = source(code)(crystal, told)
-    write_shard(path, [checks.accept(found, f"{name} ({crystal.formula})")], [name])
+@dataclass(frozen=True)
+class _Pool:
+    """The engine of this machine: so many processes, outcomes as they come."""
+
+    workers: int
+
+    def __call__(self, tasks: Sequence[Task], seconds: float) -> Iterator[tuple[Task, BaseException | None]]:
+        from concurrent.futures import FIRST_COMPLETED, wait
+
+        from pebble import ProcessPool
+
+        left = list(reversed(tasks))
+        running: dict[Any, Task] = {}
+        with ProcessPool(self.workers, max_tasks=_PER_WORKER) as pool:
+            try:
+                while left or running:
+                    while left and len(running) < 2 * self.workers:
+                        task = left.pop()
+                        running[pool.schedule(perform, (task,), timeout=seconds)] = task
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        yield running.pop(future), future.exception()
+            except BaseException:  # closed early, or interrupted: what runs is ended, not waited for
+                pool.stop()
+                raise
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of the programs it ran."""
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
 def _agree(path: Path, wanted: dict[str, Any]) -> None:

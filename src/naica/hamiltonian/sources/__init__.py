@@ -43,6 +43,21 @@ def superposed(crystal: Crystal, told: Mapping[str, Any]) -> OrbitalMatrices:
     return found
 
 
+def with_patience(name: str, settings: Mapping[str, Any], tries: int) -> dict[str, Any]:
+    """Settings of a source after some failed tries: half the mixing of densities and half as many steps more with each.
+
+    Sources without such settings are given theirs unchanged.
+    """
+    told = dict(settings)
+    module = import_module(SOURCES[name].partition(":")[0]) if name in SOURCES and tries else None
+    known = getattr(module, "DEFAULTS", {})
+    if "mixing" in known:
+        told["mixing"] = float(told.get("mixing", known["mixing"])) * 0.5**tries
+    if "steps" in known:
+        told["steps"] = int(told.get("steps", known["steps"]) * 1.5**tries)
+    return told
+
+
 def source(name: str) -> Source:
     """A source by name (ConfigError if there is none)."""
     known = {**{point.name: point.value for point in entry_points(group="naica.hamiltonian.sources")}, **SOURCES}

@@ -37,6 +37,7 @@ DEFAULTS: Mapping[str, Any] = {
     "temperature": 500.0,  # K
     "convergence": 1e-7,
     "steps": 80,
+    "mixing": 0.3,  # of densities; a retry halves it
     "threshold": 1e-9,  # Hartree; smaller elements are not written
     "h0": True,
     "vacuum": 12.0,  # Å along directions that do not repeat
@@ -211,7 +212,7 @@ def _input(crystal: Crystal, basis: Mapping[int, Basis], told: Mapping[str, Any]
       &END SMEAR
       &MIXING
         METHOD BROYDEN_MIXING
-        ALPHA 0.3
+        ALPHA {told["mixing"]}
       &END MIXING
     &END SCF
     &XC

@@ -1,4 +1,8 @@
-"""Molecules by PySCF: Kohn–Sham in Gaussian orbitals, with the Hamiltonian of superposed atomic densities beside it."""
+"""Molecules by PySCF: Kohn–Sham in Gaussian orbitals, with the Hamiltonian of superposed atomic densities beside it.
+
+With ``spin_orbit`` the exact two-component Hamiltonian (X2C, one-electron) takes the place of the non-relativistic one, and matrices are
+those of spinors.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,15 @@ from naica.hamiltonian.matrices import OrbitalMatrices, Reference
 from naica.hamiltonian.sources.settings import checked
 from naica.structure import Crystal
 
-DEFAULTS: Mapping[str, Any] = {"functional": "pbe", "basis": "def2-svp", "grid": 3, "convergence": 1e-9, "forces": False, "steps": 100}
+DEFAULTS: Mapping[str, Any] = {
+    "functional": "pbe",
+    "basis": "def2-svp",
+    "grid": 3,  # level of the integration grid
+    "convergence": 1e-9,  # Hartree
+    "forces": False,
+    "steps": 100,
+    "spin_orbit": False,
+}
 _FORCE = HARTREE / 0.529177210903
 
 
@@ -30,7 +42,7 @@ def make(crystal: Crystal, settings: Mapping[str, Any], first_only: bool = False
     Parameters
     ----------
     first_only : stop after H0
-    settings : functional, basis, grid (level of the integration grid), convergence (Hartree), forces, steps: see ``DEFAULTS``
+    settings : functional, basis, grid (level of the integration grid), convergence (Hartree), forces, steps, spin_orbit: see ``DEFAULTS``
 
     Raises
     ------
@@ -53,21 +65,25 @@ def make(crystal: Crystal, settings: Mapping[str, Any], first_only: bool = False
     if int(crystal.numbers.sum()) % 2:
         raise InputError(f"{crystal.formula} has an odd number of electrons; only closed shells are made here")
     molecule = gto.M(atom=atoms, basis=told["basis"], unit="Angstrom", verbose=0, cart=False)
-    run = dft.RKS(molecule)
+    spin = bool(told["spin_orbit"])
+    if spin and told["forces"]:
+        raise InputError("PySCF has no forces with spin–orbit coupling; leave forces or spin_orbit out")
+    run = dft.GKS(molecule).x2c1e() if spin else dft.RKS(molecule)
     run.xc, run.grids.level, run.conv_tol, run.max_cycle = told["functional"], told["grid"], told["convergence"], told["steps"]
     start = run.get_init_guess(key="minao")
     h0 = run.get_fock(dm=start)
     convert = convention("pyscf")
     basis = {int(z): _basis(molecule, int(np.flatnonzero(crystal.numbers == z)[0]), int(z), told["basis"]) for z in set(crystal.numbers)}
-    whole = Basis(1, tuple(shell for z in crystal.numbers for shell in basis[int(z)].shells))
+    whole = Basis(1, tuple(shell for z in crystal.numbers for shell in basis[int(z)].shells) * (2 if spin else 1))
     info = {"source": "pyscf", **told}
 
     def std(dense: Mapping[str, Any]) -> dict[str, Any]:
-        return {kind: convert.to_std(np.asarray(m), whole, whole) * (1.0 if kind == "S" else HARTREE) for kind, m in dense.items()}
+        found = {kind: convert.to_std(np.asarray(m), whole, whole) * (1.0 if kind == "S" else HARTREE) for kind, m in dense.items()}
+        return {kind: m.real if kind == "S" else m for kind, m in found.items()}
 
     if first_only:
         dense = std({"H0": h0, "S": run.get_ovlp()})
-        return OrbitalMatrices.from_dense(crystal, basis, dense, electrons=float(molecule.nelectron), info=info)
+        return OrbitalMatrices.from_dense(crystal, basis, dense, electrons=float(molecule.nelectron), info=info, spin=spin)
     energy = run.kernel(dm0=start)
     if not run.converged:
         raise RunError(f"PySCF did not converge {crystal.formula} in {told['steps']} steps")
@@ -85,8 +101,9 @@ def make(crystal: Crystal, settings: Mapping[str, Any], first_only: bool = False
         reference=Reference(np.zeros((1, 3)), orbital[None]),
         energy=float(energy) * HARTREE,
         forces=forces,
-        level=Level(told["functional"], pseudo=told["basis"], code="pyscf", version=version("pyscf")),
+        level=Level(told["functional"] + (" X2C" if spin else ""), pseudo=told["basis"], code="pyscf", version=version("pyscf")),
         info=info,
+        spin=spin,
     )
 
 

@@ -2,6 +2,7 @@
 
 For tests and teaching: it needs no code, takes milliseconds, and has what the real ones have: any shells, an overlap, on-site blocks
 split by the neighbours (a crystal field), and hoppings that other atoms screen. Everything is exactly equivariant, short-ranged and smooth.
+With ``spin_orbit`` every atom adds λ L·S, weaker where others crowd around it, and hoppings mix spins as the atoms at their ends do.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from naica.data.labels import Level
 from naica.hamiltonian.basis import Basis
 from naica.hamiltonian.matrices import OrbitalMatrices
 from naica.hamiltonian.sources.settings import checked
+from naica.hamiltonian.spinors import angular_momentum, with_spin
 from naica.hamiltonian.two_centre import block_functions, empty, from_frames
 from naica.structure import Crystal
 
@@ -29,6 +31,7 @@ DEFAULTS: Mapping[str, Any] = {
     "field": 0.6,  # eV, what one near neighbour does to an on-site block
     "screening": 0.15,
     "electrons": 4.0,
+    "spin_orbit": 0.0,  # eV, λ of a heavy atom (proportional to the square of the atomic number, 1 at iodine); 0 is without spin
 }
 
 
@@ -37,7 +40,7 @@ def make(crystal: Crystal, settings: Mapping[str, Any]) -> OrbitalMatrices:
 
     Parameters
     ----------
-    settings : see ``DEFAULTS``: shells of every element (``1s1p1d``), cut-off, strengths
+    settings : see ``DEFAULTS``: shells of every element (``1s1p1d``), cut-off, strengths, spin–orbit coupling
     """
     told = checked(settings, DEFAULTS, "slater-koster")
     basis = {int(z): Basis.named_by_number(int(z), told["shells"], "slater-koster", told["electrons"]) for z in np.unique(crystal.numbers)}
@@ -73,7 +76,25 @@ def make(crystal: Crystal, settings: Mapping[str, Any]) -> OrbitalMatrices:
         h[span] = (own + told["field"] * _field(bare, apart, atom, basis[z], fade)).ravel()
     electrons = float(sum(basis[int(z)].electrons for z in numbers))
     level = Level("slater-koster (made up)", code="naica")
-    return bare.with_blocks(H=h, S=s, H0=h0).replace(electrons=electrons, level=level, info={"source": "slater-koster", **told})
+    whole = bare.with_blocks(H=h, S=s, H0=h0)
+    if told["spin_orbit"]:
+        whole = with_spin(whole, _spin_orbit(whole, float(told["spin_orbit"]), density))
+    return whole.replace(electrons=electrons, level=level, info={"source": "slater-koster", **told})
+
+
+def _spin_orbit(m: OrbitalMatrices, strength: float, density: Array) -> dict[int, Array]:
+    """What spin adds to every pair: on site λ L·S = λ/2 σ·L is λ/2 A (L = i A); a hopping t gets (A t + t A)/2 of its ends, per 10 eV."""
+    numbers = m.crystal.numbers
+    coupling = {z: angular_momentum(b) * strength / 2 * (z / 53) ** 2 for z, b in m.basis.items()}
+    of_atom = [coupling[int(z)] * (1 - 0.3 * np.tanh(x)) for z, x in zip(numbers, density, strict=True)]
+    found = {}
+    for pair, (i, j) in enumerate(m.pairs):
+        if m.on_site[pair]:
+            found[pair] = of_atom[i]
+        else:
+            hopping = m.block("H", pair)
+            found[pair] = (of_atom[i] @ hopping + hopping @ of_atom[j]) / 2 / 10.0
+    return found
 
 
 def superposed(crystal: Crystal, settings: Mapping[str, Any]) -> OrbitalMatrices:
