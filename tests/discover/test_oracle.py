@@ -143,7 +143,9 @@ def test_table_oracles_travel() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("vasp", {}, "unknown oracle 'vasp'; known: emt, chgnet, chgnet-r2scan, m3gnet-mp-2021, table"),
+        ("siesta", {}, "unknown oracle 'siesta'; known: gpaw, cp2k, espresso, abinit, vasp, emt, chgnet, .*table"),
+        ("vasp", {}, "missing a required argument: 'folder'"),
+        ("xtb", {}, "samples Γ alone.*6.7 eV/atom"),
         ("emt", {"fmx": 0.1}, r"oracle 'emt': .*'fmx'; its options: calculator, fmax, steps"),
         ("emt", {"fmax": -1.0}, "fmax > 0"),
         ("table", {"column": "x"}, "'table'"),

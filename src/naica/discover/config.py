@@ -9,8 +9,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from naica.discover.dft.protocol import DftProtocol
 from naica.errors import ConfigError
 from naica.structure.elements import element
+
+DFT_ORACLES = ("gpaw", "cp2k", "espresso", "abinit", "vasp")
 
 
 class Section(BaseModel):
@@ -112,7 +115,9 @@ class NoveltySection(Section):
 class OracleSection(Section):
     """Who computes energies."""
 
-    name: str = Field(default="chgnet", description="chgnet, emt, table, or package.module:factory")
+    name: str = Field(
+        default="chgnet", description="gpaw, cp2k, espresso, abinit, vasp, a potential, a model folder, table, or package.module:factory"
+    )
     workers: int = Field(default=2, ge=0, description="worker processes; 0 computes in the campaign's own process")
     timeout: float = Field(default=300.0, gt=0, description="seconds after which a call is given up")
     retries: int = Field(default=1, ge=0, description="further attempts after a crash or a time-out")
@@ -196,6 +201,7 @@ class CampaignConfig(Section):
     novelty: NoveltySection = NoveltySection()
     oracle: OracleSection = OracleSection()
     engine: EngineSection = EngineSection()
+    protocol: DftProtocol = Field(default_factory=DftProtocol, description="of an oracle of density functional theory")
     stable: Stable = Stable()
 
     @model_validator(mode="after")
@@ -206,6 +212,8 @@ class CampaignConfig(Section):
             raise ValueError('elements is missing; for example elements = ["Mg", "Al", "O"]')
         if self.pool is None and self.stable.by == "label":
             raise ValueError("stable.by = 'label' needs a [pool] whose table tells the label")
+        if "protocol" in self.model_fields_set and self.oracle.name not in DFT_ORACLES and self.protocol != DftProtocol():
+            raise ValueError(f"[protocol] is for {', '.join(DFT_ORACLES)}; the oracle here is {self.oracle.name!r}: take the section out")
         return self
 
 

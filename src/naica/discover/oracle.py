@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from naica.data.labels import Level
 from naica.errors import ConfigError, InputError
-from naica.potential.calculators import CALCULATORS, calculator, elements_of, factory, level_of
+from naica.potential.calculators import CALCULATORS, calculator, elements_of, factory, is_learned, level_of
 from naica.potential.relax import LEAST_DISTANCE, Relaxed, relax
 from naica.structure import Crystal
 
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from naica.data import CrystalTable
 
 Array = NDArray[np.float64]
+
+CODES = ("gpaw", "cp2k", "espresso", "abinit")
+_GAMMA_ONLY = ("tblite", "xtb", "dxtb", "gfn1-xtb", "gfn2-xtb", "gfn1", "gfn2")
+# energies per atom by tblite 0.8 (GFN1): Si in cells of 2, 8 and 64 atoms −43.2, −48.9, −49.9 eV; Al in cells of 1 and 32 +36.1, −33.3
+_NOT_FOR_CRYSTALS = (
+    "{name!r} samples Γ alone, so the energy of a crystal depends on the cell it is written in: GFN1 by tblite 0.8 puts the 2-atom cell of "
+    "Si 6.7 eV/atom above its 64-atom cell, that of MgO 5.4, Al's 1-atom cell 69 above 32 atoms, with forces and stresses that look sound. "
+    "No hull can stand on that: use gpaw, another DFT code, or a potential. For molecules, use tblite outside a campaign"
+)
 Status = Literal["converged", "failed", "timed out", "crashed"]
 
 
@@ -67,21 +76,37 @@ def make_oracle(name: str, **options: Any) -> Oracle:
 
     Parameters
     ----------
-    name : ``chgnet``, ``emt``, ``table`` (options `table`, `column`), or ``package.module:factory``; a factory is called with the options
-        and returns an oracle or an ASE calculator
-    options : of `CalculatorOracle` (fmax, steps, cell, max_seconds), of `TableOracle`, or of the factory
+    name : a DFT code (``gpaw``, ``cp2k``, ``espresso``, ``abinit``, ``vasp``), a potential (``chgnet``, ``m3gnet-mp-2021``, ``emt``, the
+        folder of a learned one), ``table`` (options `table`, `column`), or ``package.module:factory``; a factory is called with the
+        options and returns an oracle or an ASE calculator
+    options : of `naica.discover.dft.DftOracle` (protocol, elements, cache …), of `CalculatorOracle` (fmax, steps, cell, max_seconds), of
+        `TableOracle`, or of the factory
 
     Raises
     ------
     ConfigError
-        For unknown names and options.
+        For unknown names and options, and for tight binding at Γ alone, which is no level of theory for crystals.
+    MissingPart
+        If a code or a package is not installed.
     """
-    if name in CALCULATORS:
+    if name in _GAMMA_ONLY:
+        raise ConfigError(_NOT_FOR_CRYSTALS.format(name=name))
+    if name in CALCULATORS or is_learned(name):
         return _with_options(CalculatorOracle, name, {"calculator": name, **options})
+    if name == "vasp":
+        from naica.discover.dft.vasp import VaspOracle
+
+        return _with_options(VaspOracle, name, options)
+    if name in CODES:
+        from naica.discover.dft.oracle import DftOracle
+
+        return _with_options(DftOracle, name, {"code_name": name, **options})
     if name == "table":
         return _with_options(TableOracle, name, options)
     if ":" not in name:
-        raise ConfigError(f"unknown oracle {name!r}; known: {', '.join(CALCULATORS)}, table, or package.module:factory")
+        raise ConfigError(
+            f"unknown oracle {name!r}; known: {', '.join((*CODES, 'vasp', *CALCULATORS))}, table, a model folder, or package.module:factory"
+        )
     made = _with_options(factory(name), name, options)
     if isinstance(made, Oracle):
         return made

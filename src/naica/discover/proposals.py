@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from naica.data import CrystalTable
-from naica.discover.config import CampaignConfig
+from naica.discover.config import DFT_ORACLES, CampaignConfig
 from naica.discover.ledger import Ledger
 from naica.discover.recipes import Recipe, realise
 from naica.errors import ConfigError, InputError, NaicaError
@@ -96,8 +96,11 @@ class GeneratedProposals:
         return {f"start-{c.hash[:16]}": c for c in found}
 
     def oracle_options(self) -> dict[str, Any]:
-        """The options of the file."""
-        return dict(self.config.oracle.options)
+        """The options of the file; with a DFT code also its protocol, and the elements that decide the cut-off."""
+        options = dict(self.config.oracle.options)
+        if self.config.oracle.name in DFT_ORACLES:
+            options |= {"protocol": self.config.protocol, "elements": self.config.elements}
+        return options
 
     def decoration(self, crystal: Crystal) -> str:
         """Space group and which element sits on which Wyckoff letters."""

@@ -61,6 +61,11 @@ def elements_of(name: str) -> tuple[str, ...] | None:
     return None if learned is None else learned.card_of(name).elements or None
 
 
+def is_learned(name: str) -> bool:
+    """Whether a name is the folder of a learned energy."""
+    return name not in CALCULATORS and _learned(name) is not None
+
+
 def error_of(name: str) -> float | None:
     """Published mean absolute error of a calculator's energies against the theory it estimates, eV/atom; None where there is none."""
     return CALCULATORS[name].error if name in CALCULATORS else None
