@@ -1,11 +1,15 @@
 """Novelty: what counts as new at each depth, and that distances are kept."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from naica.discover.novelty import Known, novelties
+from naica.data import CrystalTable
+from naica.discover.ledger import Ledger
+from naica.discover.novelty import Known, keep_verdicts, known_of, novelties, verdicts_of
 from naica.errors import InputError
 from naica.structure.crystal import Crystal
 
@@ -94,3 +98,64 @@ def test_one_id_for_two_structures_is_refused() -> None:
         known.add("a", rocksalt("K"))
     with pytest.raises(InputError, match="depth"):
         known.novelty(rocksalt(), depth="deep")
+
+
+def test_near_misses_are_kept_and_doubtful_verdicts_seen() -> None:
+    known = Known({"rutile": rutile(0.305)})
+    far = known.novelty(rutile(0.42), depth="formula")
+    assert far.verdict == "new structure"
+    assert far.match is None
+    assert far.near[0].id == "rutile"
+    assert not far.near[0].matches
+    assert 0.3 < far.near[0].largest < 0.45
+    assert not far.robust
+    assert any("tolerance" in text for text in far.evidence)
+    assert known.novelty(rutile(0.30), depth="formula").robust
+
+
+def test_rows_of_a_table_wait_for_their_formula() -> None:
+    table = CrystalTable.from_crystals([rocksalt(), rocksalt("K"), rutile(0.305)], ids=["a", "b", "c"])
+    known = Known()
+    known.add_table(table, "set:")
+    assert len(known) == 3
+    assert known.formulas == {"NaCl", "KCl", "TiO2"}
+    assert known.novelty(rocksalt("K", length=6.3)).match == "set:b"
+    assert known.novelty(rocksalt("Rb")).verdict == "new formula"
+    assert len(known.labels) == 3
+    with pytest.raises(InputError, match="'set:a' already"):
+        known.add_table(table, "set:")
+
+
+def test_a_reported_composition_is_not_claimed_as_new(tmp_path: Path) -> None:
+    listed = tmp_path / "made.csv"
+    listed.write_text("id,Formula\n1,NaCl\n2,K0.5Na0.5Cl\n")
+    known = known_of((), [str(listed)])
+    found = known.novelty(rocksalt())
+    assert (found.verdict, found.reported, found.is_new) == ("formula reported", ("made:2",), False)
+    assert known.novelty(rocksalt("K")).is_new
+    # a structure of that composition is known too: then the geometry speaks, and the report stays as evidence
+    known.add("cscl", Crystal.from_fractional(["Na", "Cl"], [[0, 0, 0], [0.5] * 3], 3.4 * np.eye(3)))
+    found = known.novelty(rocksalt())
+    assert (found.verdict, found.reported) == ("new prototype", ("made:2",))
+
+
+def test_lists_and_tables_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such table"):
+        known_of([str(tmp_path / "gone.parquet")])
+    with pytest.raises(InputError, match="no such file"):
+        known_of((), [str(tmp_path / "gone.csv")])
+    bad = tmp_path / "bad.csv"
+    bad.write_text("formula\nNaCl\nXx2\n")
+    with pytest.raises(InputError, match="line 3"):
+        known_of((), [str(bad)])
+
+
+def test_verdicts_are_kept(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    assert verdicts_of(ledger) == {}
+    keep_verdicts(ledger, {"k": Known({"rutile": rutile(0.305)}).novelty(rutile(0.31), disorder=True)}, 1)
+    told = verdicts_of(ledger)["k"]
+    assert told["verdict"] == told["claim"] == "known"
+    assert told["near"][0]["id"] == "rutile"
+    assert told["disorder"] == []
+    ledger.close()

@@ -58,3 +58,20 @@ def test_control_is_drawn_from_everything_uniformly() -> None:
     counts = Counter(k for seed in range(400) for k in choose(given_options, Pick(explore=0, control=1.0), 5, seed))
     assert len(counts) == 200
     assert max(counts.values()) < 30
+
+
+def test_a_second_polymorph_that_is_the_first_again_is_passed_over() -> None:
+    given_options = [Option(k, "TiO2", "P", p, 0.1, True) for k, p in (("a", 0.9), ("b", 0.8), ("c", 0.7))]
+    asked = []
+
+    def same(key: str, other: str) -> bool:
+        asked.append((key, other))
+        return {key, other} == {"a", "b"}
+
+    config = Pick(explore=0, control=0, diversity=1.0, per_formula=2)
+    assert list(choose(given_options, config, 2, 0, same)) == ["a", "c"]
+    assert asked == [("b", "a"), ("c", "a")]
+    # nothing of another formula is ever compared
+    asked.clear()
+    choose([Option(k, k, "P", 0.5, 0.1, True) for k in "abc"], config, 3, 0, same)
+    assert not asked
