@@ -55,6 +55,8 @@ def test_the_verbs_are_commands():
         "phonons",
         "rdf",
         "melt",
+        "novelty",
+        "polymorphs",
     )
     grouped = {
         "data": ("list", "show", "pull"),
