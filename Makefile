@@ -6,7 +6,7 @@ STAMP   = $(VENV)/.installed
 # passive waiting keeps two threads from fighting for shared cores
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup aiida demo test slow lint bench clean
+.PHONY: help setup aiida demo test slow lint bench dft clean
 
 help:
 	@echo "make demo   set up, then run the Mg-Al-O discovery campaign and write its report"
@@ -14,6 +14,7 @@ help:
 	@echo "make test   set up, then run the fast tests"
 	@echo "make slow   set up, then run the longer tests (physics, kills, campaigns)"
 	@echo "make lint   set up, then formatter, linter, type checker and import contract"
+	@echo "make dft    set up, then build and install GPAW, the oracle of density functional theory (needs g++)"
 	@echo "make bench  set up, then every benchmark beside its peer"
 
 setup: $(STAMP)
@@ -53,6 +54,12 @@ bench: setup
 	$(BIN)/python benchmarks/distance_networks.py schnet
 	$(BIN)/python benchmarks/voronoi.py
 	$(BIN)/python benchmarks/motifs.py speed
+
+# pip keeps built wheels: without --no-cache-dir a changed siteconfig would be ignored; the tests at the end prove the build
+dft: setup
+	@command -v g++ >/dev/null || { echo "make dft: no g++ here; on Debian: apt install g++"; exit 1; }
+	GPAW_CONFIG=$(CURDIR)/examples/gpaw-siteconfig.py $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-cache-dir -c constraints.txt -e ".[dft]"
+	$(BIN)/python -m pytest -q -m slow tests/discover/dft
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
