@@ -43,7 +43,7 @@ def polymorphs(request: PolymorphsRequest) -> Answer:
 
     good, bad = read_structures(request.files)
     found = clustered([n.crystal for n in good], None, request.cut, request.most)
-    clusters = [
+    clusters: list[dict[str, Any]] = [
         {
             "formula": c.formula,
             "representative": good[c.representative].name,
