@@ -144,7 +144,8 @@ class _Story:
     def tell(self, structures: bool) -> dict[str, Any]:
         """The whole dictionary."""
         if not self.ready:
-            empty: dict[str, Any] = {"rounds": [], "hull": None, "calibration": [], "learning": [], "finds": [], "recall": None, "filter": None}
+            lists: dict[str, Any] = {name: [] for name in ("rounds", "calibration", "learning", "finds")}
+            empty = {**lists, "hull": None, "recall": None, "filter": None}
             return {**self._head(), **empty, "rejections": self._rejections(), "failures": self._failures(), "cost": self._cost()}
         rounds = [self._round(r) for r in range(1, self.n_rounds + 1)]
         calibration = [c for r in range(1, self.n_rounds + 1) for c in self._calibration(r)]
