@@ -200,7 +200,7 @@ def test_spinors_are_learned_and_the_coupling_with_them(tmp_path):
     truth = brought_to_zero(items[0], False)
     guess = again.complete(truth)
     imaginary = np.abs(truth.blocks["H"].imag)
-    assert np.abs(guess.blocks["H"].imag - truth.blocks["H"].imag).mean() < 0.3 * imaginary.mean()
+    assert np.abs(guess.blocks["H"].imag - truth.blocks["H"].imag).mean() < 0.6 * imaginary.mean()
     judged = errors([(truth, guess)])
     assert 0 < judged.occupied < 1.0
     assert set(judged.shells) == {"s-s", "s-p", "p-p"}

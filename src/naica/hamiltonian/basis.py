@@ -88,6 +88,11 @@ class Basis:
         return tuple(int(k) for k in np.cumsum([0, *(2 * shell + 1 for shell in self.shells[:-1])]))
 
     @property
+    def twice(self) -> Basis:
+        """All shells, and all of them again: the orbitals of both spins, spin outside."""
+        return Basis(self.number, self.shells * 2, self.name, self.electrons)
+
+    @property
     def text(self) -> str:
         """For example ``2s2p1d``; shells are counted in runs."""
         runs: list[list[int]] = []
@@ -133,13 +138,17 @@ class Convention:
         return np.array(places), np.array(signs)
 
     def to_std(self, block: NDArray[Any], left: Basis, right: Basis) -> NDArray[Any]:
-        """Blocks (…, n, m) of this code → std, energies not scaled."""
+        """Blocks (…, n, m) of this code → std, energies not scaled; blocks of spinors have (…, 2n, 2m), spin outside."""
+        if block.shape[-2] == 2 * left.size:
+            left, right = left.twice, right.twice
         rows, row_signs = self.permutation(left)
         columns, column_signs = self.permutation(right)
         return block[..., rows[:, None], columns[None, :]] * row_signs[:, None] * column_signs[None, :]
 
     def from_std(self, block: NDArray[Any], left: Basis, right: Basis) -> NDArray[Any]:
         """The way back."""
+        if block.shape[-2] == 2 * left.size:
+            left, right = left.twice, right.twice
         rows, row_signs = self.permutation(left)
         columns, column_signs = self.permutation(right)
         result = np.empty_like(block)
@@ -162,11 +171,18 @@ CONVENTIONS: Mapping[str, Convention] = {
     "cp2k": Convention("cp2k", energy=HARTREE, length=BOHR),
     "gpaw": Convention("gpaw", phase=-1),
     "tblite": Convention("tblite", energy=HARTREE, length=BOHR),
-    "openmx": Convention("openmx", order={1: (1, 2, 0), 2: (2, 4, 0, 3, 1), 3: (6, 4, 2, 0, 1, 3, 5)}, energy=HARTREE, length=BOHR),
+    # OpenMX and ABACUS have constants of their own; files are turned back with those they were written with
+    "openmx": Convention(
+        "openmx", order={1: (1, 2, 0), 2: (2, 4, 0, 3, 1), 3: (6, 4, 2, 0, 1, 3, 5)}, energy=27.2113845, length=0.529177249
+    ),
     "deeph": Convention("deeph", order={1: (1, 2, 0), 2: (2, 4, 0, 3, 1), 3: (6, 4, 2, 0, 1, 3, 5)}),
     "deeph-dock": Convention("deeph-dock"),
     "abacus": Convention(
-        "abacus", order={1: (2, 0, 1), 2: (4, 2, 0, 1, 3), 3: (6, 4, 2, 0, 1, 3, 5)}, sign=_alternating(3), energy=RYDBERG, length=BOHR
+        "abacus",
+        order={1: (2, 0, 1), 2: (4, 2, 0, 1, 3), 3: (6, 4, 2, 0, 1, 3, 5)},
+        sign=_alternating(3),
+        energy=13.605698,
+        length=0.529177,
     ),
     "siesta": Convention("siesta", sign=_alternating(3), energy=RYDBERG, length=BOHR),
     "fhi-aims": Convention(

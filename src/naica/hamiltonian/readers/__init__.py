@@ -19,12 +19,15 @@ from naica.hamiltonian.matrices import OrbitalMatrices
 READERS: Mapping[str, str] = {
     "deeph": "naica.hamiltonian.readers.deeph",
     "deeph-dock": "naica.hamiltonian.readers.deeph_dock",
+    "openmx": "naica.hamiltonian.readers.openmx",
+    "abacus": "naica.hamiltonian.readers.abacus",
+    "fhi-aims": "naica.hamiltonian.readers.fhi_aims",
     "siesta": "naica.hamiltonian.readers.siesta",
     "wannier90": "naica.hamiltonian.readers.wannier90",
     "arrays": "naica.hamiltonian.readers.arrays",
 }
 # codes that integrate overlaps on grids: the bond test finds their grid's error
-_BOND_LIMIT: Mapping[str, float] = {"siesta": 1e-3, "arrays": 1e-3}
+_BOND_LIMIT: Mapping[str, float] = {"siesta": 1e-3, "arrays": 1e-3, "fhi-aims": 5e-3}
 
 
 def reader(name: str) -> ModuleType:

@@ -1,7 +1,7 @@
 """The folders of DeepH-pack, read and written.
 
 ``lat.dat`` (lattice vectors as columns), ``site_positions.dat``, ``element.dat``, ``orbital_types.dat``, ``info.json``, ``hamiltonians.h5``
-and ``overlaps.h5``, whose keys are "[R1, R2, R3, i, j]" with atoms counted from 1.
+and ``overlaps.h5``, whose keys are "[R1, R2, R3, i, j]" with atoms counted from 1. Spinors: H complex, spin outside; S of orbitals alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def read(path: Path) -> list[OrbitalMatrices]:
     Raises
     ------
     InputError
-        If a file is missing, the folder has spins, or blocks and orbitals do not fit.
+        If a file is missing, or blocks and orbitals do not fit.
     """
     import h5py
 
@@ -39,8 +39,7 @@ def read(path: Path) -> list[OrbitalMatrices]:
     if missing:
         raise InputError(f"{path} has no {', '.join(missing)}; expected a folder of DeepH-pack")
     info = json.loads((path / "info.json").read_text()) if (path / "info.json").exists() else {}
-    if info.get("isspinful"):
-        raise InputError(f"{path} has spinors; only matrices without spin are read")
+    spin = bool(info.get("isspinful"))
     cell = np.loadtxt(path / "lat.dat", ndmin=2).T
     positions = np.loadtxt(path / "site_positions.dat", ndmin=2).T
     numbers = np.loadtxt(path / "element.dat", ndmin=1).astype(int)
@@ -64,14 +63,15 @@ def read(path: Path) -> list[OrbitalMatrices]:
     for kind, blocks in matrices.items():
         for k, block in enumerate(blocks):
             left, right = (basis[int(numbers[a])] for a in pairs[k])
-            given = np.zeros((left.size, right.size)) if block is None else block
-            if given.shape != (left.size, right.size):
-                raise InputError(
-                    f"{path}: block {keys[k]} of {kind} is {given.shape}; its atoms have {left.size} and {right.size} orbitals"
-                )
-            matrices[kind][k] = convert.to_std(given, left, right)
+            times = 2 if spin and kind == "H" else 1
+            given = np.zeros((times * left.size, times * right.size)) if block is None else block
+            a, b = times * left.size, times * right.size
+            if given.shape != (a, b):
+                raise InputError(f"{path}: block {keys[k]} of {kind} is {given.shape}; its atoms have {a} and {b} orbitals")
+            own = convert.to_std(given, left, right)
+            matrices[kind][k] = np.kron(np.eye(2), own) if spin and times == 1 else own
     fermi = info.get("fermi_level")
-    return [OrbitalMatrices.from_pairs(crystal, basis, pairs, images, matrices, fermi=fermi, info={"folder": path.name})]
+    return [OrbitalMatrices.from_pairs(crystal, basis, pairs, images, matrices, fermi=fermi, info={"folder": path.name}, spin=spin)]
 
 
 def write(matrices: OrbitalMatrices, folder: str | Path) -> Path:
@@ -90,8 +90,8 @@ def write(matrices: OrbitalMatrices, folder: str | Path) -> Path:
     told = {
         "nsites": len(c),
         "isorthogonal": matrices.orthogonal,
-        "isspinful": False,
-        "norbits": matrices.n_orbitals,
+        "isspinful": matrices.spin,
+        "norbits": matrices.n_orbitals // (2 if matrices.spin else 1),
         "fermi_level": matrices.fermi,
     }
     (place / "info.json").write_text(json.dumps(told))
@@ -101,7 +101,9 @@ def write(matrices: OrbitalMatrices, folder: str | Path) -> Path:
         with h5py.File(place / name, "w") as file:
             for p, (i, j) in enumerate(matrices.pairs):
                 left, right = (matrices.basis[int(c.numbers[a])] for a in (i, j))
-                block = convert.from_std(matrices.block(kind, p), left, right)
+                own = matrices.block(kind, p)
+                own = own[: left.size, : right.size] if kind == "S" else own
+                block = convert.from_std(own, left, right)
                 file[json.dumps([*matrices.images[p].tolist(), int(i) + 1, int(j) + 1])] = block
                 if not matrices.on_site[p]:
                     file[json.dumps([*(-matrices.images[p]).tolist(), int(j) + 1, int(i) + 1])] = block.conj().T

@@ -1,4 +1,7 @@
-"""The folders of DeepH-dock, read and written: ``POSCAR``, ``info.json``, and ``hamiltonian.h5``, ``overlap.h5`` with flat entries."""
+"""The folders of DeepH-dock, read and written: ``POSCAR``, ``info.json``, and ``hamiltonian.h5``, ``overlap.h5`` with flat entries.
+
+Spinors: H complex, spin outside; S of orbitals alone.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def read(path: Path) -> list[OrbitalMatrices]:
     Raises
     ------
     InputError
-        If the folder has spins, or the files disagree about their pairs.
+        If the files disagree about their pairs, or blocks and orbitals do not fit.
     """
     import h5py
 
@@ -36,8 +39,7 @@ def read(path: Path) -> list[OrbitalMatrices]:
     if not isinstance(crystal, Crystal):
         raise InputError(f"{path / 'POSCAR'} holds several structures; expected one")
     info = json.loads((path / "info.json").read_text())
-    if info.get("spinful"):
-        raise InputError(f"{path} has spinors; only matrices without spin are read")
+    spin = bool(info.get("spinful"))
     basis = {element(s).number: Basis(element(s).number, tuple(shells)) for s, shells in info["elements_orbital_map"].items()}
     convert, matrices = convention("deeph-dock"), dict[str, list[Any]]()
     pairs: Any = None
@@ -52,14 +54,16 @@ def read(path: Path) -> list[OrbitalMatrices]:
         blocks = []
         for k, (row, shape) in enumerate(zip(own, shapes, strict=True)):
             left, right = (basis[int(crystal.numbers[a])] for a in row[3:])
-            if tuple(shape) != (left.size, right.size):
-                raise InputError(
-                    f"{path}: block {row.tolist()} of {name} is {tuple(shape)}; its atoms have {left.size} and {right.size} orbitals"
-                )
-            blocks.append(convert.to_std(flat[ends[k] : ends[k + 1]].reshape(shape), left, right))
+            expected = tuple((2 if spin and kind == "H" else 1) * b.size for b in (left, right))
+            if tuple(shape) != expected:
+                raise InputError(f"{path}: block {row.tolist()} of {name} is {tuple(shape)}; its atoms have {expected} orbitals")
+            block = convert.to_std(flat[ends[k] : ends[k + 1]].reshape(shape), left, right)
+            blocks.append(np.kron(np.eye(2), block) if spin and kind == "S" else block)
         matrices[kind] = blocks
     fermi = info.get("fermi_energy_eV")
-    return [OrbitalMatrices.from_pairs(crystal, basis, pairs[:, 3:], pairs[:, :3], matrices, fermi=fermi, info={"folder": path.name})]
+    return [
+        OrbitalMatrices.from_pairs(crystal, basis, pairs[:, 3:], pairs[:, :3], matrices, fermi=fermi, info={"folder": path.name}, spin=spin)
+    ]
 
 
 def write(matrices: OrbitalMatrices, folder: str | Path) -> Path:
@@ -77,9 +81,9 @@ def write(matrices: OrbitalMatrices, folder: str | Path) -> Path:
     write_structure(matrices.crystal, place / "POSCAR", format="vasp")
     info = {
         "atoms_quantity": len(order),
-        "orbits_quantity": matrices.n_orbitals,
+        "orbits_quantity": matrices.n_orbitals // (2 if matrices.spin else 1),
         "orthogonal_basis": matrices.orthogonal,
-        "spinful": False,
+        "spinful": matrices.spin,
         "fermi_energy_eV": matrices.fermi,
         "elements_orbital_map": {b.symbol: list(b.shells) for b in matrices.basis.values()},
     }
@@ -92,6 +96,8 @@ def write(matrices: OrbitalMatrices, folder: str | Path) -> Path:
         if kind not in matrices.blocks:
             continue
         own = [matrices.block(kind, p) for p in range(len(matrices.pairs))]
+        if matrices.spin and kind == "S":
+            own = [b[: len(b) // 2, : b.shape[1] // 2] for b in own]
         blocks = own + [b.conj().T for b, a in zip(own, apart, strict=True) if a]
         with h5py.File(place / name, "w") as file:
             file["atom_pairs"] = pairs
