@@ -10,7 +10,7 @@ from naica.discover.dft.repair import REPAIRS, changes_of, repair_for
 
 # keys of inputs that decide the level of theory; MAXITER and the like do not
 DECISIVE = {
-    "xc", "mode", "kpts", "occupations", "setups", "ecutwfc", "ecutrho", "degauss", "smearing", "occupations", "input_dft", "ecut", "ngkpt", "tsmear",
+    "xc", "mode", "kpts", "occupations", "setups", "ecutwfc", "ecutrho", "degauss", "smearing", "input_dft", "ecut", "ngkpt", "tsmear",
     "occopt", "ixc", "ENCUT", "GGA", "METAGGA", "ISMEAR", "SIGMA", "LDAUU", "KSPACING", "PREC", "cutoff", "basis_set",
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -171,18 +171,19 @@ def converged_cutoff(
     """
     trials: list[Trial] = []
     for symbol in sorted(set(symbols)):
-        mine = _kept(store, symbol, protocol, ladder)
-        if mine is None:
-            mine = list(_climb(symbol, compute, protocol, ladder))
-            _keep(store, symbol, protocol, ladder, mine)
-        for trial in mine:
+        kept = _kept(store, symbol, protocol, ladder)
+        found: list[Trial] = []
+        for trial in _climb(symbol, compute, protocol, ladder) if kept is None else kept:
             told(trial)
-        trials += mine
+            found.append(trial)
+        if kept is None:
+            _keep(store, symbol, protocol, ladder, found)
+        trials += found
     enough = {s: min(t.cutoff for t in trials if t.symbol == s and t.good) for s in {t.symbol for t in trials}}
     return max([*enough.values(), *(LEAST_CUTOFF.get(s, 0.0) for s in symbols if floors)]), trials
 
 
-def _climb(symbol: str, compute: Energies, protocol: DftProtocol, ladder: Sequence[float]) -> list[Trial]:
+def _climb(symbol: str, compute: Energies, protocol: DftProtocol, ladder: Sequence[float]) -> Iterator[Trial]:
     name, crystal = test_crystal(symbol)
 
     def at(cutoff: float) -> tuple[float, float]:
@@ -191,15 +192,14 @@ def _climb(symbol: str, compute: Energies, protocol: DftProtocol, ladder: Sequen
         return (squeezed - whole) / len(crystal), pressure * GPA
 
     best = at(ladder[-1])
-    trials = []
     for cutoff in ladder[:-1]:
         found = at(cutoff)
         energy, stress = abs(found[0] - best[0]), abs(found[1] - best[1])
         good = energy <= protocol.cutoff_energy and stress <= protocol.cutoff_stress
-        trials.append(Trial(symbol, name, cutoff, energy, stress, good))
+        yield Trial(symbol, name, cutoff, energy, stress, good)
         if good:
-            return trials
-    return [*trials, Trial(symbol, name, ladder[-1], 0.0, 0.0, True)]
+            return
+    yield Trial(symbol, name, ladder[-1], 0.0, 0.0, True)
 
 
 def test_crystal(symbol: str) -> tuple[str, Crystal]:

@@ -177,11 +177,11 @@ def test_other_data_are_refused_on_resume() -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(ConfigError, match="no data .data 1. for Xe"):
+    with pytest.raises(ConfigError, match=r"no data \(data 1\) for Xe"):
         DftOracle("gpaw", {"cutoff": 400}, ["Xe"])
     with pytest.raises(ConfigError, match="too low for O"):
         DftOracle("gpaw", {"cutoff": 400}, ["Cu", "O"])
-    with pytest.raises(ConfigError, match="mp2020.*gpaw's energies have another zero"):
+    with pytest.raises(ConfigError, match=r"mp2020.*gpaw's energies have another zero"):
         oracle(corrections="mp2020")
     with pytest.raises(InputError, match="needs to know the elements"):
         DftOracle("gpaw", {"cutoff": "auto"}).prepare()
@@ -194,5 +194,5 @@ def test_bad_input() -> None:
 @pytest.mark.parametrize("name", ["cp2k", "espresso", "abinit"])
 def test_codes_that_are_not_here_say_how_to_get_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(MissingPart, match="not installed.*apt install"):
+    with pytest.raises(MissingPart, match=r"not installed.*apt install"):
         make_oracle(name, protocol={"cutoff": 400})
