@@ -181,7 +181,7 @@ def told(generated: dict[str, float], ranked: dict[str, float], network: dict[st
         "generate": generated["seconds"], "make distinct": ranked["merge_seconds"], "first look": ranked["look_seconds"],
         "hull": ranked["hull_seconds"], "rank": ranked["rank_seconds"],
     }  # fmt: skip
-    counts = {"generate": made, "make distinct": ranked["records"], "first look": distinct, "hull": distinct, "rank": distinct}
+    counts = {"generate": made, "make distinct": ranked["records"], "first look": distinct, "hull": ranked["hull"], "rank": distinct}
     stages = {}
     for name, spent in seconds.items():
         stages[f"{name}: candidates"] = counts[name]

@@ -192,7 +192,8 @@ class _Run:
         from naica.discover.oracle import make_oracle
 
         self.config, self.folder, self.ledger, self.progress = config, folder, ledger, progress
-        self.proposals: Proposals = proposals_for(config)
+        self.round_now = 0
+        self.proposals: Proposals = proposals_for(config, folder, lambda text: progress(Event(self.round_now, "propose", 0, 0, text)))
         self.oracle: Oracle = make_oracle(config.oracle.name, **self.proposals.oracle_options())
         self._freeze_protocol()
         if config.filter.relax_with:
@@ -286,20 +287,22 @@ class _Run:
     # --- propose -------------------------------------------------------------------------------------------------------------
     def _propose(self, number: int) -> None:
         began = time.monotonic()
+        self.round_now = number
         entries = self.ledger.entries(number - 1)
         parents = self._parents(entries, number)
         known = frozenset(self.proposals.decoration(e.crystal) for e in entries)
         known |= {d for (d,) in self.ledger.rows("select decoration from candidates where decoration is not null")}
         rows: list[Proposal] = []
         counts: dict[str, int] = {}
-        for proposal in self.proposals.propose(number, parents, known):
+        judge = None if self.config.stable.by == "label" else self.judge(number - 1)
+        for proposal in self.proposals.propose(number, parents, known, judge, frozenset(e.crystal.formula for e in entries)):
             rows.append(proposal)
             counts[proposal.origin] = counts.get(proposal.origin, 0) + 1
             if len(rows) % 200 == 0:
                 self.progress(Event(number, "propose", len(rows), 0, f"{len(rows)} candidates"))
         with self.ledger.write() as db:
             new = self.ledger.add_candidates(db, rows, number)
-            data = {"proposed": len(rows), "new": new, "by": counts, "dropped": self.proposals.dropped()}
+            data = {"proposed": len(rows), "new": new, "by": counts, "dropped": self.proposals.dropped(), "sources": self.proposals.counts()}
             self.ledger.finish(db, number, "propose", data, time.monotonic() - began)
         self.progress(Event(number, "propose", len(rows), len(rows), f"{new} new candidates"))
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from naica.discover.dft.protocol import DftProtocol
+from naica.discover.random_search import Search
 from naica.errors import ConfigError
 from naica.structure.elements import element
 
@@ -38,6 +39,26 @@ class Pool(Section):
     start_fraction: float = Field(default=0.05, gt=0, lt=1, description="share of the rows known at the start, drawn at random")
 
 
+class RandomSearch(Section):
+    """Random structures of a formula, relaxed by a potential, in the manner of AIRSS."""
+
+    potential: str = Field(default="", description="potential that relaxes them; empty for the oracle's own")
+    structures: int = Field(default=100, ge=1, description="random structures per formula")
+    least_completed: int = Field(default=10, ge=1, description="relaxations that must complete for a formula to count")
+    max_atoms: int = Field(default=20, ge=1, description="largest cell")
+    volume_range: tuple[float, float] = Field(default=(0.7, 1.2), description="volumes to draw, in units of atoms in contact")
+    separation: float = Field(default=0.75, gt=0, le=1.2, description="least distances in units of the sum of contact radii")
+    max_operations: int = Field(default=48, ge=1, description="most symmetry operations; 1 is none")
+    fmax: float = Field(default=0.1, gt=0, description="eV/Å")
+    steps: int = Field(default=200, ge=1, description="most steps of a relaxation")
+    block: int = Field(default=20, ge=1, description="structures relaxed together and kept in one file")
+    keep: int = Field(default=3, ge=1, description="distinct structures of a formula that become candidates")
+
+    def search(self, seed: int) -> Search:
+        """The settings of `naica.discover.random_search`."""
+        return Search(seed=seed, **{k: v for k, v in self if k not in ("potential", "keep")})
+
+
 class Generate(Section):
     """Which generators propose candidates."""
 
@@ -49,6 +70,27 @@ class Generate(Section):
     max_atoms: int = Field(default=32, ge=1, description="largest cell that may be proposed")
     substitution_threshold: float = Field(default=1e-3, gt=0, lt=1, description="smallest substitution probability")
     max_per_round: int = Field(default=20_000, ge=1, description="cap on new candidates per generator and round")
+    families: tuple[Literal["perovskite", "layered", "framework"], ...] = Field(
+        default=(), description="only prototypes of these families; empty for the whole library"
+    )
+    files: tuple[str, ...] = Field(
+        default=(), description="output of generative models: folders, ZIP archives, CIF, extended XYZ or JSON-lines files"
+    )
+    parents: tuple[str, ...] = Field(
+        default=(), description="data sets or Parquet tables whose crystals are parents of substitution and SAPS in round 1"
+    )
+    per_parent: int = Field(default=50, ge=1, description="partial substitutions of one parent of a table")
+    first_look: int = Field(
+        default=0, ge=0, description="make prototypes and substitutions by the million and keep so many by table look-up; 0 for no such look"
+    )
+    compositions: bool = Field(default=False, description="compositions first: oxidation rule, composition network, random search")
+    states: Literal["common", "icsd"] = Field(default="common", description="oxidation states of the rule")
+    relaxed: int = Field(default=2, ge=0, description="elements of a formula that may lie between two oxidation states")
+    max_amount: int = Field(default=8, ge=1, description="largest amount in a formula")
+    near_hull: float = Field(default=0.05, description="eV/atom above the hull up to which a formula is searched")
+    compositions_per_round: int = Field(default=4, ge=1, description="formulas searched in a round")
+    composition_model: str = Field(default="composition-formation-energy", description="network that ranks formulas")
+    random_search: RandomSearch = RandomSearch()
 
 
 class Learner(Section):

@@ -10,7 +10,7 @@ from math import log
 from naica.discover.recipes import PROTOTYPE, Recipe
 from naica.errors import InputError
 from naica.structure.elements import Element, element
-from naica.structure.prototypes import LABELS, PROTOTYPES, Prototype, prototype
+from naica.structure.prototypes import FAMILIES, LABELS, PROTOTYPES, Prototype, prototype
 
 
 def prototype_recipes(
@@ -19,6 +19,7 @@ def prototype_recipes(
     balanced: bool = True,
     max_atoms: int | None = None,
     prototypes: Sequence[str | Prototype] | None = None,
+    families: Sequence[str] = (),
 ) -> Iterator[Recipe]:
     """Recipes of all prototypes decorated with the subsets of `elements`, each structure once, always in the same order.
 
@@ -32,6 +33,7 @@ def prototype_recipes(
         metallic prototypes are then left out. False: every distinct order of the elements on the labels
     max_atoms : largest primitive cell
     prototypes : names or prototypes to use instead of the whole library
+    families : only prototypes of these (`naica.structure.prototypes.FAMILIES`); empty for all
 
     Notes
     -----
@@ -48,7 +50,10 @@ def prototype_recipes(
     sizes = sorted(set(n_elements))
     if not sizes or sizes[0] < 1:
         raise InputError(f"n_elements = {list(n_elements)}; expected sizes of subsystems such as (2, 3)")
-    chosen = _chosen(prototypes, balanced, max_atoms)
+    unknown = [f for f in families if f not in FAMILIES]
+    if unknown:
+        raise InputError(f"families {unknown} are unknown; expected some of {', '.join(FAMILIES)}")
+    chosen = [p for p in _chosen(prototypes, balanced, max_atoms) if not families or p.families & set(families)]
     return _recipes(numbers, sizes, balanced, chosen)
 
 

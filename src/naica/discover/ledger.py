@@ -196,6 +196,11 @@ class Ledger:
     def add_candidates(self, db: sqlite3.Connection, proposals: Iterable[Any], round_: int) -> int:
         """Insert new candidates; known ones stay as they are. Returns how many of them are new and alive."""
         alive = "select count(*) from candidates where status = 'new'"
+        proposals = list(proposals)
+        for proposal in proposals:
+            # structures that recipes start from and no call brought in: of tables, files and random search
+            if getattr(proposal, "structure", None) is not None:
+                self.put_structure(db, proposal.structure)
         before = db.execute(alive).fetchone()[0]
         db.executemany(
             "insert or ignore into candidates (key, recipe, origin, parent, formula, prototype, decoration, round, status, reason, "

@@ -183,50 +183,60 @@ def prototype_blocks(
 
 
 def _decorated(found: Prototype, numbers: NDArray[np.int64], balanced: bool) -> Iterator[Filled]:
-    label, orders = prototype_orders(found.crystal(), dict(zip(_numbers(found), found.charges or (0,) * len(found.elements), strict=True)))
-    by_label = _numbers(found)
+    by_label = [element(s).number for s in found.elements]
+    label, orders = prototype_orders(found.crystal(), dict(zip(by_label, found.charges or (0,) * len(by_label), strict=True)))
     order = [by_label.index(z) for z in orders[0]]
-    k = len(order)
-    grid = np.stack(np.meshgrid(*[numbers] * k, indexing="ij"), axis=-1).reshape(-1, k)
+    k, n = len(order), len(numbers)
+    neutral = _neutral(found, numbers) if found.charges is not None else np.zeros((n,) * k, dtype=bool)
+    wanted = neutral.copy() if balanced else np.ones((n,) * k, dtype=bool)
     for a, b in combinations(range(k), 2):
-        grid = grid[grid[:, a] != grid[:, b]]
-    neutral = _neutral(found, grid) if found.charges is not None else np.zeros(len(grid), dtype=bool)
-    if balanced:
-        grid, neutral = grid[neutral], neutral[neutral]
-    if len(grid):
+        wanted &= ~_along(np.eye(n, dtype=bool), a, b, k)
+    places = np.argwhere(wanted)
+    if len(places):
         amounts = tuple(found.amounts[at] for at in order)
         frame = Frame(PROTOTYPE + found.name, tuple(at + 1 for at in order), amounts, label, _as_indices(orders))
-        yield Filled(frame, grid[:, order].astype(np.uint8), np.zeros(len(grid), dtype=np.float32), neutral)
+        yield Filled(frame, numbers[places[:, order]].astype(np.uint8), np.zeros(len(places), dtype=np.float32), neutral[wanted])
 
 
-def _numbers(found: Prototype) -> list[int]:
-    return [element(s).number for s in found.elements]
+def _along(pairs: NDArray[np.bool_], a: int, b: int, k: int) -> NDArray[np.bool_]:
+    """A table of pairs (n, n) as an array of k axes that varies along a < b only."""
+    shape = [1] * k
+    shape[a], shape[b] = pairs.shape
+    return pairs.reshape(shape)
 
 
-def _neutral(found: Prototype, grid: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(m,) whether elements (m, k) on the labels of a prototype balance with the signs of its example."""
+def _neutral(found: Prototype, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(n,) * k whether elements on the labels of a prototype balance with the signs of its example.
+
+    Sums of charges of all labels but the last are a table of what can be reached; a product with what the last label needs gives the answer.
+    """
     from naica.discover.enumeration import states_like
 
-    charges = found.charges or ()
-    lists = [{int(z): states_like(int(z), s, q) for z in np.unique(grid)} for s, q in zip(found.elements, charges, strict=True)]
-    most = max(len(own) for column in lists for own in column.values())
-    if not most:
-        return np.zeros(len(grid), dtype=bool)
-    # missing states are so large that nothing balances them
-    table = np.full((len(lists), _MAX_NUMBER, most), 10_000, dtype=np.int32)
-    for at, column in enumerate(lists):
-        for z, own in column.items():
-            table[at, z, : len(own)] = own
-    passed = np.zeros(len(grid), dtype=bool)
-    for way in product(range(most), repeat=len(lists)):
-        total = sum(n * table[at, grid[:, at], way[at]] for at, n in enumerate(found.amounts))
-        passed |= np.asarray(total == 0)
-    chi = np.array([0.0] + [element(z).electronegativity or 0.0 for z in range(1, _MAX_NUMBER)])
-    metal = np.array([False] + [element(z).is_metal for z in range(1, _MAX_NUMBER)])
-    for a, b in product(range(len(charges)), repeat=2):
+    charges, n = found.charges or (), len(numbers)
+    states = [[states_like(int(z), s, q) for z in numbers] for s, q in zip(found.elements, charges, strict=True)]
+    most = 1 + sum(m * max((abs(q) for own in column for q in own), default=0) for m, column in zip(found.amounts, states, strict=True))
+    reached = np.zeros((1, 2 * most + 1), dtype=bool)
+    reached[0, most] = True
+    for m, column in zip(found.amounts[:-1], states[:-1], strict=True):
+        grown = np.zeros((len(reached), n, 2 * most + 1), dtype=bool)
+        for at, own in enumerate(column):
+            for q in own:
+                # the span holds every sum, so nothing wraps around
+                grown[:, at] |= np.roll(reached, m * q, axis=1)
+        reached = grown.reshape(-1, 2 * most + 1)
+    needed = np.zeros((2 * most + 1, n), dtype=np.float32)
+    for at, own in enumerate(states[-1]):
+        needed[[most - found.amounts[-1] * q for q in own], at] = 1
+    passed = ((reached.astype(np.float32) @ needed) > 0).reshape((n,) * len(charges))
+    chi = np.array([element(int(z)).electronegativity or 0.0 for z in numbers])
+    metal = np.array([element(int(z)).is_metal for z in numbers])
+    lawful = metal[:, None] | (chi[:, None] <= chi[None])
+    for a, b in combinations(range(len(charges)), 2):
         if charges[a] > 0 > charges[b]:
-            passed &= metal[grid[:, a]] | (chi[grid[:, a]] <= chi[grid[:, b]])
-    return passed
+            passed &= _along(lawful, a, b, len(charges))
+        if charges[b] > 0 > charges[a]:
+            passed &= _along(lawful.T, a, b, len(charges))
+    return np.asarray(passed)
 
 
 _MAX_NUMBER = 104
@@ -388,7 +398,9 @@ class MassRun:
                 with np.load(path) as raw:
                     best, told = raw["best"], json.loads(str(raw["facts"]))
             else:
-                best, told = self._look(runs, low, high, amounts, known)
+                # nothing lies above zero on a hull: what is further than the last one held by its energy alone needs no hull
+                worst = float(held[0]["distance"][-1]) if held and len(held[0]) == 4 * self.keep else np.inf
+                best, told = self._look(runs, low, high, amounts, known, worst)
                 _whole(path, lambda p, best=best, told=told: _save(p, best, told))  # type: ignore[misc]
             facts.update(told)
             held = [_top(np.concatenate([*held, best]), 4 * self.keep)]
@@ -396,7 +408,7 @@ class MassRun:
         began = time.process_time()
         ranked = self._ranked(held[0] if held else np.empty(0, dtype=_BEST), amounts)
         facts["rank_seconds"] += time.process_time() - began
-        zero = ("records", "distinct", "known", "merge_seconds", "look_seconds", "hull_seconds", "rank_seconds")
+        zero = ("records", "distinct", "known", "hull", "merge_seconds", "look_seconds", "hull_seconds", "rank_seconds")
         return ranked, {**dict.fromkeys(zero, 0), **facts}
 
     def _amounts(self) -> NDArray[np.int64]:
@@ -421,7 +433,7 @@ class MassRun:
 
     def _look(
         self, runs: Sequence[tuple[NDArray[np.uint64], NDArray[Any]]], low: int, high: int, amounts: NDArray[np.int64],
-        known: NDArray[np.uint64],
+        known: NDArray[np.uint64], worst: float,
     ) -> tuple[NDArray[Any], dict[str, float]]:  # fmt: skip
         began = time.process_time()
         keys, rest = [], []
@@ -442,9 +454,12 @@ class MassRun:
             facts["known"] = len(key) - int(new.sum())
             key, more, elements, counts = key[new], more[new], elements[new], counts[new]
         energy = self.pairs.energy(elements, counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
+        near = energy <= worst
+        key, more, elements, counts, energy = key[near], more[near], elements[near], counts[near], energy[near]
         facts["look_seconds"] = time.process_time() - began
         began = time.process_time()
         above = energy if self.distance is None else np.asarray(self.distance(elements, counts, energy), dtype=np.float32)
+        facts["hull"] = len(key)
         facts["hull_seconds"] = time.process_time() - began
         began = time.process_time()
         out = np.empty(len(key), dtype=_BEST)

@@ -13,8 +13,10 @@ import numpy as np
 
 from naica.data import CrystalTable
 from naica.discover.config import DFT_ORACLES, CampaignConfig
+from naica.discover.filter import Judge
 from naica.discover.ledger import Ledger
 from naica.discover.recipes import Recipe, realise
+from naica.discover.sources import Say, Sources
 from naica.errors import ConfigError, InputError, NaicaError
 from naica.structure import Crystal
 
@@ -38,6 +40,8 @@ class Proposal:
     status: str = "new"
     reason: str | None = None
     likelihood: float | None = None
+    structure: Crystal | None = None
+    """What the recipe starts from, where the ledger does not know it yet."""
 
 
 class Proposals(Protocol):
@@ -47,8 +51,11 @@ class Proposals(Protocol):
         """The structures known before round 1, by key."""
         ...
 
-    def propose(self, round_: int, parents: Mapping[str, Crystal], known: frozenset[str]) -> Iterator[Proposal]:
-        """New candidates; `known` holds the decorations of everything seen before."""
+    def propose(
+        self, round_: int, parents: Mapping[str, Crystal], known: frozenset[str], judge: Judge | None = None,
+        formulas: frozenset[str] = frozenset(),
+    ) -> Iterator[Proposal]:  # fmt: skip
+        """New candidates; `known` holds the decorations of everything seen before, `formulas` what was computed."""
         ...
 
     def realise(self, rows: Sequence[tuple[str, bytes]], ledger: Ledger) -> list[Crystal]:
@@ -67,18 +74,23 @@ class Proposals(Protocol):
         """Parents that the generators could not use, by reason."""
         ...
 
+    def counts(self) -> dict[str, Any]:
+        """What the further sources of the last round made, by source."""
+        ...
 
-def proposals_for(config: CampaignConfig) -> Proposals:
-    """The source of candidates a configuration asks for."""
-    return PoolProposals(config) if config.pool is not None else GeneratedProposals(config)
+
+def proposals_for(config: CampaignConfig, folder: Path | None = None, say: Say = lambda text: None) -> Proposals:
+    """The source of candidates a configuration asks for. Without a run folder (for a plan) sources that must compute are left out."""
+    return PoolProposals(config) if config.pool is not None else GeneratedProposals(config, folder, say)
 
 
 class GeneratedProposals:
     """Candidates made by prototypes, substitution and SAPS."""
 
-    def __init__(self, config: CampaignConfig) -> None:
-        self.config = config
+    def __init__(self, config: CampaignConfig, folder: Path | None = None, say: Say = lambda text: None) -> None:
+        self.config, self.folder, self.say = config, folder, say
         self._dropped: dict[str, int] = {}
+        self._counts: dict[str, Any] = {}
 
     def start_structures(self) -> dict[str, Crystal]:
         """Elemental references, named compounds, and files."""
@@ -112,6 +124,10 @@ class GeneratedProposals:
         """Parents without assignable oxidation states and the like."""
         return dict(self._dropped)
 
+    def counts(self) -> dict[str, Any]:
+        """What files, tables, the first look and compositions brought."""
+        return dict(self._counts)
+
     def realise(self, rows: Sequence[tuple[str, bytes]], ledger: Ledger) -> list[Crystal]:
         """Recipes turned into atoms; parents come from the ledger."""
         parents: dict[str, Crystal] = {}
@@ -123,7 +139,10 @@ class GeneratedProposals:
             crystals.append(realise(recipe, parents))
         return crystals
 
-    def propose(self, round_: int, parents: Mapping[str, Crystal], known: frozenset[str]) -> Iterator[Proposal]:
+    def propose(
+        self, round_: int, parents: Mapping[str, Crystal], known: frozenset[str], judge: Judge | None = None,
+        formulas: frozenset[str] = frozenset(),
+    ) -> Iterator[Proposal]:  # fmt: skip
         """Recipes of all generators; invalid ones and repetitions come out rejected, with the reason."""
         by_hash = {c.hash: c for c in parents.values()}
         seen: dict[str, list[Crystal]] = {decoration: [] for decoration in known}
@@ -133,6 +152,16 @@ class GeneratedProposals:
             proposal = self._checked(recipe, likelihood, by_hash, seen, sizes)
             if proposal is not None:
                 yield proposal
+        sources = Sources(self.config, self.folder, judge, formulas, by_hash, self.say)
+        self._counts = sources.counts
+        for offer in sources.offers(round_):
+            if offer.recipe is None:
+                yield Proposal(offer.key, b"", offer.origin, offer.parent, offer.formula, status="rejected", reason=offer.reason)
+                continue
+            near = by_hash if offer.structure is None else {offer.recipe.parent: offer.structure}
+            proposal = self._checked(offer.recipe, offer.likelihood, near, seen, sizes)
+            if proposal is not None:
+                yield replace(proposal, parent=offer.parent, structure=offer.structure if proposal.status == "new" else None)
 
     def _recipes(self, round_: int, parents: Mapping[str, Crystal]) -> Iterator[Iterator[tuple[Recipe, float | None]]]:
         from naica.discover.enumeration import prototype_recipes
@@ -141,9 +170,10 @@ class GeneratedProposals:
 
         want = self.config.generate
         elements = self.config.elements
-        if want.prototypes and round_ == 1:
-            yield ((r, None) for r in prototype_recipes(elements, want.n_elements, balanced=want.balanced, max_atoms=want.max_atoms))
-        if want.substitution:
+        if want.prototypes and round_ == 1 and not want.first_look:
+            made = prototype_recipes(elements, want.n_elements, balanced=want.balanced, max_atoms=want.max_atoms, families=want.families)
+            yield ((r, None) for r in made)
+        if want.substitution and not want.first_look:
             found = Substitutions(parents, elements=elements, threshold=want.substitution_threshold)
             yield from self._counted("substitution", found)
         if want.saps:
@@ -190,7 +220,8 @@ def _repeats(crystal: Crystal, recipe: Recipe, alike: list[Crystal] | None) -> b
 
     if alike is None:
         return False
-    return not (recipe.is_prototype and alike) or any(same_structure(crystal, other) is not None for other in alike)
+    compared = recipe.is_prototype or recipe.origin in ("random", "generated")
+    return not (compared and alike) or any(same_structure(crystal, other) is not None for other in alike)
 
 
 class PoolProposals:
@@ -244,7 +275,14 @@ class PoolProposals:
         """Nothing."""
         return {}
 
-    def propose(self, round_: int, parents: Mapping[str, Crystal], known: frozenset[str]) -> Iterator[Proposal]:
+    def counts(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def propose(
+        self, round_: int, parents: Mapping[str, Crystal], known: frozenset[str], judge: Judge | None = None,
+        formulas: frozenset[str] = frozenset(),
+    ) -> Iterator[Proposal]:  # fmt: skip
         """All rows that are not known at the start, once."""
         if round_ > 1:
             return

@@ -456,6 +456,17 @@ def _claim(home: Path, facts: Mapping[str, Any]) -> None:
         raise RunError(f"{home}: {error.strerror or error}; the search cannot keep its results there") from error
 
 
+def write_note(path: Path, content: Any) -> None:
+    """A small file of the search, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, content)
+
+
+def read_note(path: Path) -> Any:
+    """What `write_note` wrote; an empty list if there is nothing."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
 def _write(path: Path, content: Any) -> None:
     """Whole or not at all."""
     aside = path.with_suffix(".part")

@@ -28,7 +28,7 @@ from naica.structure.crystal import Crystal
 from naica.structure.elements import element, symbol
 
 PROTOTYPE = "prototype:"
-ORIGINS = ("", "prototype", "substitution", "saps", "start", "random")
+ORIGINS = ("", "prototype", "substitution", "saps", "start", "random", "generated")
 """Origins that pack into one byte; others are kept as text. New ones may only be appended, or old bytes change their meaning."""
 
 _HASH = re.compile(r"[0-9a-f]{32}")

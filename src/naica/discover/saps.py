@@ -16,7 +16,7 @@ no compound comes twice from one parent.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -200,7 +200,8 @@ class PartialSubstitutions:
 
     Parameters
     ----------
-    parents : crystals by key; recipes name them by their content hash
+    parents : crystals by key, or any stream of crystals, of which `window` are looked at together and none is kept; recipes name them by
+        their content hash
     elements : only compounds of these elements; None for all the table knows
     max_atoms, max_index : largest supercell in atoms and in parent cells
     shapes : all distinct supercell lattices, or diagonal ones only
@@ -210,6 +211,7 @@ class PartialSubstitutions:
     known_formulas : reduced formulas to skip
     balanced : keep only compositions that some set of oxidation states balances
     limit : at most this many recipes per parent
+    window : parents of a stream that take turns
     table : the pair probabilities
 
     `dropped` counts the parents that could not be used, by reason.
@@ -217,7 +219,7 @@ class PartialSubstitutions:
 
     def __init__(
         self,
-        parents: Mapping[str, Crystal],
+        parents: Mapping[str, Crystal] | Iterable[Crystal],
         elements: Collection[str] | None = None,
         *,
         max_atoms: int = 40,
@@ -228,8 +230,11 @@ class PartialSubstitutions:
         known_formulas: Collection[str] = frozenset(),
         balanced: bool = False,
         limit: int | None = None,
+        window: int = 256,
         table: SubstitutionTable | None = None,
     ) -> None:
+        if window < 1:
+            raise InputError(f"window {window}; expected at least 1 parent at a time")
         if max_atoms < 1 or max_index < 1 or shapes not in ("all", "diagonal"):
             raise InputError(
                 f"max_atoms {max_atoms}, max_index {max_index}, shapes {shapes!r}; expected numbers from 1 and shapes 'all' or 'diagonal'"
@@ -241,11 +246,20 @@ class PartialSubstitutions:
         self._threshold, self._same_sign = threshold, same_sign
         self._keeps = _composition_test(frozenset(known_formulas), balanced)
         self._limit = limit
-        self._parents = list(ionic_parents({c.hash: c for c in parents.values()}, self.table, self.dropped))
+        self._window = window
+        self._given: Iterable[Crystal] = parents if not isinstance(parents, Mapping) else ()
+        found = {c.hash: c for c in parents.values()} if isinstance(parents, Mapping) else {}
+        self._parents = list(ionic_parents(found, self.table, self.dropped))
 
     def __iter__(self) -> Iterator[tuple[Recipe, float]]:
-        """Recipes and probabilities, one parent after the other in turns."""
-        streams = [islice(self._of_parent(parent), self._limit) for parent in self._parents]
+        """Recipes and probabilities, the parents of a window in turns."""
+        yield from self._in_turns(self._parents)
+        given = iter(self._given)
+        while some := {c.hash: c for c in islice(given, self._window)}:
+            yield from self._in_turns(list(ionic_parents(some, self.table, self.dropped)))
+
+    def _in_turns(self, parents: Sequence[IonicParent]) -> Iterator[tuple[Recipe, float]]:
+        streams = [islice(self._of_parent(parent), self._limit) for parent in parents]
         while streams:
             alive = []
             for stream in streams:

@@ -18,12 +18,12 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from heapq import merge
 from importlib.util import find_spec
-from itertools import pairwise
+from itertools import islice, pairwise
 from math import gcd
 from pathlib import Path
 from typing import Any
@@ -304,6 +304,37 @@ class Substitutions:
         whole = all((a, b) in changed or a not in {p for p, _ in changed} for a, b in zip(old, new, strict=True))
         mask = () if whole else tuple(int(s) for a, b, sites in zip(old, new, parent.sites, strict=True) if a != b for s in sites)
         return Recipe(parent.crystal.hash, tuple(changed), mask, origin="substitution")
+
+
+class SubstitutionStream:
+    """Substituted candidates of any number of parents as pairs (recipe, probability), parent after parent, each parent's likeliest first.
+
+    The parents may be a generator or a table of any length: one is looked at a time, nothing of it is kept. Parameters as in
+    `Substitutions`; `limit` is the most recipes of one parent.
+    """
+
+    def __init__(
+        self,
+        parents: Iterable[Crystal],
+        elements: Collection[str] | None = None,
+        *,
+        threshold: float = THRESHOLD,
+        known_formulas: Collection[str] = frozenset(),
+        balanced: bool = False,
+        limit: int | None = None,
+        table: SubstitutionTable | None = None,
+    ) -> None:
+        self.dropped: Counter[str] = Counter()
+        self._parents, self._limit = parents, limit
+        self._table = table or SubstitutionTable()
+        self._options: dict[str, Any] = {"elements": elements, "threshold": threshold, "known_formulas": known_formulas, "balanced": balanced}
+
+    def __iter__(self) -> Iterator[tuple[Recipe, float]]:
+        """Recipes and probabilities; `dropped` is complete at the end."""
+        for crystal in self._parents:
+            one = Substitutions({crystal.hash: crystal}, table=self._table, **self._options)
+            yield from islice(iter(one), self._limit)
+            self.dropped.update(one.dropped)
 
 
 def whole_formula(counts: Mapping[str, int]) -> str:

@@ -36,6 +36,25 @@ from naica.structure.elements import element
 Array = NDArray[np.float64]
 LABELS = "ABCDEFGH"
 
+FAMILIES: Mapping[str, frozenset[str]] = {
+    "perovskite": frozenset(
+        """perovskite antiperovskite perovskite-tetragonal perovskite-I4mcm perovskite-R3c perovskite-Pnma elpasolite
+        potassium-nickel-fluoride ruddlesden-popper-2 rhenium-trioxide aluminium-fluoride thallium-aluminium-fluoride
+        brownmillerite YBCO-123""".split()
+    ),
+    "layered": frozenset(
+        """graphite black-phosphorus arsenic cadmium-iodide cadmium-chloride molybdenite bismuth-iodide litharge hexagonal-boron-nitride
+        vanadium-pentoxide molybdenum-trioxide germanium-sulfide bismuth-telluride tetradymite brucite matlockite alpha-NaFeO2 delafossite
+        P2-layered-oxide lanthanum-iron-arsenide-oxide thallium-aluminium-fluoride""".split()
+    ),
+    "framework": frozenset(
+        """alpha-quartz alpha-cristobalite beta-cristobalite berlinite garnet garnet-ternary nasicon pyrochlore spinel olivine
+        olivine-ordered gamma-LiAlO2 beta-NaFeO2 zircon scheelite anhydrite monazite calcium-ferrite
+        calcium-titanite sodium-metasilicate beta-silicon-nitride""".split()
+    ),
+}
+"""Names of the prototypes of each family; see `Prototype.families`."""
+
 _SAME_POINT = 2e-3  # fractional; parameters have four decimals, distinct sites lie far further apart
 _BASES: dict[str, Array] = {
     "P": np.eye(3),
@@ -114,6 +133,12 @@ class Prototype:
     def example(self) -> str:
         """Formula of the example compound."""
         return format_formula(dict(zip(self.elements, self.amounts, strict=True)))
+
+    @property
+    def families(self) -> frozenset[str]:
+        """Of "perovskite" (octahedra that share corners, with larger ions between them), "layered" (bonds within sheets only, which may hold
+        ions between them) and "framework" (nets of polyhedra with room for ions) those it belongs to."""
+        return frozenset(family for family, names in FAMILIES.items() if self.name in names)
 
     @property
     def is_boxed_molecule(self) -> bool:
