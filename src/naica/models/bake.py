@@ -61,7 +61,9 @@ def _with_tables(exact: Any, pieces: int) -> nn.Module:
     return cast(nn.Module, baked)
 
 
-def bake(backbone: nn.Module, batches: Sequence[Batch] = (), tolerance: float = 1e-5) -> tuple[nn.Module, BakeReport]:
+def bake(
+    backbone: nn.Module, batches: Sequence[Batch] = (), tolerance: float = 1e-5, readout: nn.Module | None = None
+) -> tuple[nn.Module, BakeReport]:
     """A copy of a network that reads its functions of distance from tables of cubic pieces; what depends on weights alone is computed once.
     It can no longer be trained.
 
@@ -70,9 +72,10 @@ def bake(backbone: nn.Module, batches: Sequence[Batch] = (), tolerance: float = 
 
     Parameters
     ----------
-    backbone : PaiNN, NequIP or MACE
+    backbone : SchNet, PaiNN, NequIP, MACE, M3GNet or CHGNet
     batches : graphs like those it will be used on, in any precision
     tolerance : in units of the network (energy per atom, and energy per Å); without batches relative to the largest function value
+    readout : from features to energies of atoms, for a network that does not tell energies itself
 
     Raises
     ------
@@ -83,17 +86,18 @@ def bake(backbone: nn.Module, batches: Sequence[Batch] = (), tolerance: float = 
     """
     if not can_bake(backbone):
         raise InputError(
-            f"{type(backbone).__name__} has no functions of distance to tabulate, or is baked already; bake painn, nequip or mace"
+            f"{type(backbone).__name__} has no functions of distance to tabulate, or is baked already; bake schnet, painn, nequip, mace, m3gnet or chgnet"
         )
     exact = deepcopy(backbone).double().eval().requires_grad_(False)
     numbers = next(backbone.parameters()).dtype
-    wanted = [_told(exact, batch.to(dtype=torch.float64)) for batch in batches]
+    last = None if readout is None else deepcopy(readout).double().eval().requires_grad_(False)
+    wanted = [_told(exact, batch.to(dtype=torch.float64), last) for batch in batches]
     pieces = _FEWEST
     while pieces <= _MOST:
         baked = _with_tables(exact, pieces)
         with torch.no_grad():
             off = _function_error(exact, baked)
-        found = [_told(baked, batch.to(dtype=torch.float64)) for batch in batches]
+        found = [_told(baked, batch.to(dtype=torch.float64), last) for batch in batches]
         energy, slope = (_largest(found, wanted, k) for k in (0, 1))
         if max([off] if energy is None or slope is None else [energy, slope]) <= tolerance:
             size = sum(b.numel() for b in cast(nn.Module, baked.tables).buffers()) * (torch.finfo(numbers).bits // 8) / 1e6
@@ -120,12 +124,13 @@ def _function_error(exact: Any, baked: Any) -> float:
     return worst
 
 
-def _told(backbone: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+def _told(backbone: Any, batch: Batch, readout: nn.Module | None) -> tuple[Tensor, Tensor]:
     """Energies (N) of the atoms and forces (N, 3), in units of the network."""
     vector = batch["edge_vector"].detach().requires_grad_()
     tensors = {**batch, "edge_vector": vector, "edge_length": torch.linalg.vector_norm(vector, dim=1)}
     with torch.enable_grad():
-        energy = backbone(Batch(tensors, batch.degree))["energy"]
+        told = backbone(Batch(tensors, batch.degree))
+        energy = told["energy"] if readout is None else readout(told["atom"])
         slope = torch.autograd.grad(energy.sum(), vector)[0] if energy.requires_grad else torch.zeros_like(vector)
     forces = slope.new_zeros(len(energy), 3).index_add(0, batch["edge_receiver"], slope).index_add(0, batch["edge_sender"], slope, alpha=-1)
     return energy.detach(), forces

@@ -18,16 +18,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 from math import pi
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from naica.errors import ConfigError
+from naica.errors import ConfigError, InputError
 from naica.graphs import Batch, GraphSpec
 from naica.models.m3gnet import check_elements
 from naica.nn.bessel import Bessel
+from naica.nn.edge_product import Tabled
 from naica.nn.gated import GatedNetwork, Rows
+from naica.nn.tables import Tables
 from naica.nn.triplets import pairs, reverse_edges
 
 # keeps the arc cosine's slope finite where two bonds lie on one line, as published
@@ -57,12 +60,18 @@ class AtomStep(nn.Module):
         self.gate = GatedNetwork([width, width, width], [width, width], norm=norm, glorot=False)
         self.out = nn.Linear(width, width, bias=bias)
 
-    def forward(self, v: Tensor, edges: Edges, batch: Batch) -> Tensor:
-        """Atoms (N, C) → atoms."""
+    def functions(self, radial: Tensor, embedding: Tensor, weight: Tensor) -> Tensor:
+        """What depends on lengths alone, from radial functions (n, R): the first layer of edge features, then ẽᵃ; (n, 1, 3C)."""
+        return torch.cat([radial @ (self.gate.split()[2] @ embedding).T, radial @ weight.T], dim=1)[:, None]
+
+    def forward(self, v: Tensor, edges: Edges, batch: Batch, table: Tabled | None = None) -> Tensor:
+        """Atoms (N, C) → atoms; a table gives `functions`."""
         receiver, sender, edge = self.gate.split()
         rows = [Rows(v, receiver, batch["edge_receiver"]), Rows(v, sender, batch["edge_sender"])]
         if edges.gained is not None and edges.place is not None:
             rows.append(Rows(edges.gained, edge, edges.place))
+        if table is not None:
+            return v + self.out(self.gate.on_edges(table, None, rows, summed=True))
         x, weight = edges.radial, edge @ edges.embedding
         if edges.shift is not None and edges.present is not None:
             # one more input, which is 1 where the system has an angle
@@ -106,14 +115,14 @@ class Edges:
     Parameters
     ----------
     radial, embedding : (E, R) and (C, R)
-    weight : (E, C) ẽᵃ
+    weight : (E, C) ẽᵃ; this and `radial` are None where tables take their place
     place, gained : which row of `gained` (S, C) an edge has, −1 if it is none of the short ones
     present, shift : `shift` (C) was added to the edges where `present` (E, 1) is 1
     """
 
-    radial: Tensor
+    radial: Tensor | None
     embedding: Tensor
-    weight: Tensor
+    weight: Tensor | None
     place: Tensor | None = None
     gained: Tensor | None = None
     present: Tensor | None = None
@@ -171,6 +180,7 @@ class CHGNet(nn.Module):
         self.readout_norm = nn.LayerNorm(c.width) if c.readout_norm else None
         widths = (c.width, *c.hidden, 1)
         self.readout = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.tables: Tables | None = None
 
     @property
     def needs(self) -> GraphSpec:
@@ -187,6 +197,21 @@ class CHGNet(nn.Module):
         """Whether its energy is continuous with its first derivative."""
         return not self.config.output_bias
 
+    def edge_functions(self, length: Tensor) -> list[Tensor]:
+        """What depends on the lengths (E) of edges alone, for each atom step: see `AtomStep.functions`.
+
+        Raises
+        ------
+        InputError
+            If last layers have a bias: edges then depend on whether their crystal has angles.
+        """
+        if self.config.output_bias:
+            raise InputError("chgnet with biases in its last layers (version 0.2.0) has edges that do not depend on lengths alone")
+        radial = self.radial(length)
+        return [
+            cast(AtomStep, step).functions(radial, self.bond_start.weight, self.atom_weight.weight) for step in self.atom_steps
+        ]
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """A batch of graphs → atom features (N, width), energies (N) in units of the network, magnetic moments (N) in μ_B.
 
@@ -197,16 +222,21 @@ class CHGNet(nn.Module):
         """
         check_elements(batch, self.config.elements)
         v = torch.index_select(self.embedding.weight, 0, batch["number"] - 1)
-        radial = self.radial(batch["edge_length"])
-        edges = Edges(radial, self.bond_start.weight, self.atom_weight(radial))
-        bonds = self._bonds(batch)
+        bonds, tables = self._bonds(batch), None if self.tables is None else self.tables(batch["edge_length"])
+        if tables is None:
+            radial = self.radial(batch["edge_length"])
+            edges = Edges(radial, self.bond_start.weight, self.atom_weight(radial))
+        else:
+            edges = Edges(None, self.bond_start.weight, None)
         if bonds is not None:
-            e = self.bond_start(torch.index_select(radial, 0, bonds.rows))
+            at = batch["edge_length"] if edges.radial is None else edges.radial
+            at = torch.index_select(at, 0, bonds.rows)
+            e = self.bond_start(self.radial(at) if edges.radial is None else at)
             angle = self._angles(batch["edge_vector"], batch["edge_length"], bonds)
             edges.place = bonds.rows.new_full((batch.n_edges,), -1).index_copy_(0, bonds.rows, torch.arange(len(bonds.rows)).to(bonds.rows))
             edges.present = self._with_angles(batch, bonds) if self.config.output_bias else None
         for k, (atoms, step, turn) in enumerate(zip(self.atom_steps, self.bond_steps, self.angle_steps, strict=False)):
-            v = atoms(v, edges, batch)
+            v = atoms(v, edges, batch, tables and tables[k])
             if bonds is None:
                 continue
             change = step.change(v, e, angle, bonds)  # type: ignore[operator]
@@ -218,7 +248,7 @@ class CHGNet(nn.Module):
             if k < len(self.bond_steps) - 1:
                 angle = turn(v, e, angle, bonds, residual=True)
         moment = self.moment(v)[:, 0].abs()
-        v = self.atom_steps[-1](v, edges, batch)
+        v = self.atom_steps[-1](v, edges, batch, tables and tables[-1])
         return {"atom": v, "energy": self._energy(v), "magmom": moment}
 
     def _energy(self, v: Tensor) -> Tensor:

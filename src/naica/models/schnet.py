@@ -10,9 +10,10 @@ first models did, and they are not). The last layer of a filter is linear as in 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log, pi
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +21,15 @@ from torch import Tensor, nn
 from naica.errors import ConfigError
 from naica.graphs import Batch, GraphSpec
 from naica.nn.atoms import N_ELEMENTS
+from naica.nn.edge_product import EdgeProduct, Path, Tabled
 from naica.nn.linear import linear_after_softplus, plain_linear
 from naica.nn.radial import Gaussians
-from naica.nn.segment import sum_edges
 from naica.nn.softplus import softplus
+from naica.nn.tables import Tables
 from naica.nn.tabulated import Grid
 
 _LN2 = log(2.0)
+_MESSAGES = EdgeProduct(inputs=(0,), outputs=((0, 1),), paths=(Path(0, 0, 0, 0),))
 
 
 class Interaction(nn.Module):
@@ -46,14 +49,15 @@ class Interaction(nn.Module):
         x = linear_after_softplus(self.filter_second, softplus(self.filter_first(gaussians), twice))
         return softplus(x, twice) - _LN2 if self.activated else x
 
-    def forward(self, x: Tensor, gaussians: Tensor, grid: Grid | None, envelope: Tensor, batch: Batch) -> Tensor:
-        """Atoms (N, C) → what they become; Gaussians are those of the grid's points, or of the edges where there is no grid."""
-        y, filters = self.inward(x), self.filters(gaussians)
-        if grid is not None:
+    def forward(self, x: Tensor, filters: Tensor | Tabled, grid: Grid | None, batch: Batch) -> Tensor:
+        """Atoms (N, C) → what they become; filters (K, C) are those of the grid's points, else (E, 1, C) those of the edges."""
+        y = self.inward(x)
+        if grid is not None and isinstance(filters, Tensor):
             received = grid.filtered_sum(y, filters, batch)
         else:
-            received = sum_edges(torch.index_select(y, 0, batch["edge_sender"]) * (filters * envelope[:, None]), batch)
-        return x + linear_after_softplus(self.out_second, softplus(self.out_first(received), gaussians.requires_grad))
+            received = _MESSAGES(filters, batch["edge_vector"], (y[:, None],), batch["edge_receiver"], batch["edge_sender"])[0].view(y.shape)
+        twice = torch.is_grad_enabled() and batch["edge_length"].requires_grad
+        return x + linear_after_softplus(self.out_second, softplus(self.out_first(received), twice))
 
 
 class SchNet(nn.Module):
@@ -85,6 +89,7 @@ class SchNet(nn.Module):
         self.sigma = c.cutoff / (c.gaussians - 1)
         self.radial = Gaussians(0.0, c.cutoff, c.gaussians, self.sigma * 2**0.5)
         self.interactions = nn.ModuleList(Interaction(c.width, c.gaussians, c.filters == "activated") for _ in range(c.interactions))
+        self.tables: Tables | None = None
 
     @property
     def needs(self) -> GraphSpec:
@@ -101,16 +106,30 @@ class SchNet(nn.Module):
         """Whether its features are continuous with their first derivative when an atom crosses the cut-off."""
         return self.config.cut == "cosine"
 
+    def edge_functions(self, length: Tensor) -> list[Tensor]:
+        """What depends on the lengths (E) of edges alone: filters (E, 1, C) of each interaction, envelope included."""
+        gaussians, envelope = self.radial(length).to(self.embedding.weight.dtype), self._envelope(length)[:, None]
+        return [(each.filters(gaussians) * envelope)[:, None] for each in self._interactions()]
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """A batch of graphs → atom features (N, width)."""
         length = batch["edge_length"]
         x = torch.index_select(self.embedding.weight, 0, batch["number"])
-        envelope = self._envelope(length)
-        grid = Grid.of(length, self.sigma, envelope)
-        gaussians = self.radial(length if grid is None else grid.points).to(x.dtype)
-        for interaction in self.interactions:
-            x = interaction(x, gaussians, grid, envelope, batch)
+        grid = None if self.tables is not None else Grid.of(length, self.sigma, self._envelope(length))
+        filters: Sequence[Tensor | Tabled]
+        if self.tables is not None:
+            filters = self.tables(length)
+        elif grid is not None:
+            gaussians = self.radial(grid.points).to(x.dtype)
+            filters = [each.filters(gaussians) for each in self._interactions()]
+        else:
+            filters = self.edge_functions(length)
+        for interaction, each in zip(self._interactions(), filters, strict=True):
+            x = interaction(x, each, grid, batch)
         return {"atom": x}
+
+    def _interactions(self) -> Sequence[Interaction]:
+        return cast(Sequence[Interaction], self.interactions)
 
     def _envelope(self, length: Tensor) -> Tensor:
         inside = (length < self.config.cutoff).to(length.dtype)

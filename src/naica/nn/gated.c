@@ -1,5 +1,6 @@
 /* Gated networks on edges: y = phi(z_0) * sigmoid(z_1) of z = W2 silu(W x + b + sum_s W_s f_s[i_s]) + b2, with or without layer norms, times a
-   factor; and the derivative by everything that depends on positions. Works through a few edges at a time, so that what lies between stays in the
+   factor; and the derivative by everything that depends on positions. W x and the factor may
+   come from a table over the length of the edge. Works through a few edges at a time, so that what lies between stays in the
    first-level cache; the plain version beside it (gated.py) is what it must equal.
 
    Vectors are those of GCC and Clang; VB is their size in bytes. */
@@ -41,6 +42,10 @@ typedef struct {
     float *x1, *x2, *out; /* x1: what the first layer made, where a second follows its slope */
     const float *g;
     float *g_x, *g_factor;
+    const float *table, *length; /* (nodes, 2, columns) cubic pieces over the length: values, and slopes times the step */
+    float *g_length;
+    int64_t nodes, columns, first; /* `first`: columns that stand for W x (2H, or none); the factor follows */
+    double per_step;
     float *space;
 } Work;
 
@@ -166,9 +171,40 @@ INLINE void norm_back(float *g, int64_t n, const float *scale, const float *cent
     for (int64_t k = 0; k < n; k += VL) *(vf *)(g + k) = (*(vf *)(g + k) - mean - *(const vf *)(centred + k) * slope) * inverse;
 }
 
-/* one vector of the factor of edge e: given, or made of a few functions; `slope` becomes the derivative of its silu */
-INLINE vf factor_of(const Work *w, const float *w_factor, int64_t e, int64_t k, vf *slope) {
+/* where edge e reads the table: two rows and the weights of value and slope at both ends, for the function or for its derivative */
+typedef struct {
+    const float *row;
+    vf weight[4], steep[4];
+} Piece;
+
+INLINE void piece_of(const Work *w, int64_t e, Piece *to) {
+    float place = w->length[e] * (float)w->per_step;
+    if (!(place < w->nodes - 1)) place = w->nodes - 1;
+    if (!(place > 0)) place = 0;
+    int64_t node = (int64_t)place;
+    if (node > w->nodes - 2) node = w->nodes - 2;
+    float s = place - node, o = 1.0f - s, per = (float)w->per_step;
+    to->row = w->table + node * 2 * w->columns;
+    to->weight[0] = all((1.0f + 2.0f * s) * o * o);
+    to->weight[1] = all(s * o * o);
+    to->weight[2] = all(s * s * (3.0f - 2.0f * s));
+    to->weight[3] = all(-s * s * o);
+    to->steep[0] = all(-6.0f * s * o * per);
+    to->steep[1] = all(o * (1.0f - 3.0f * s) * per);
+    to->steep[2] = all(6.0f * s * o * per);
+    to->steep[3] = all(s * (3.0f * s - 2.0f) * per);
+}
+
+INLINE vf read(const Piece *p, const vf *weight, int64_t columns, int64_t k) {
+    const float *row = p->row + k;
+    return weight[0] * *(const vf *)row + weight[1] * *(const vf *)(row + columns) + weight[2] * *(const vf *)(row + 2 * columns) +
+           weight[3] * *(const vf *)(row + 3 * columns);
+}
+
+/* one vector of the factor of edge e: given, made of a few functions, or from the table; `slope` becomes the derivative of its silu */
+INLINE vf factor_of(const Work *w, const Piece *piece, const float *w_factor, int64_t e, int64_t k, vf *slope) {
     *slope = all(1.0f);
+    if (w->table) return read(piece, piece->weight, w->columns, w->first + k);
     if (!w->parts) return *(const vf *)(w->factor + e * w->width + k);
     vf sum = all(0);
     for (int64_t r = 0; r < w->parts; r++) sum += w->factor[e * w->parts + r] * *(const vf *)(w_factor + r * w->width + k);
@@ -182,6 +218,7 @@ INLINE void forward_rows(const Work *w, int64_t from, int64_t to, const float *w
     int64_t hidden = 2 * half_hidden, both = 2 * width;
     float own1[TILE * MOST] __attribute__((aligned(64))), own2[TILE * MOST] __attribute__((aligned(64))), act[TILE * MOST] __attribute__((aligned(64)));
     float centred[MOST] __attribute__((aligned(64))), z[MOST] __attribute__((aligned(64)));
+    Piece pieces[TILE];
     for (int64_t start = from; start < to; start += TILE) {
         int64_t rows = to - start < TILE ? to - start : TILE;
         float *x1 = w->x1 ? w->x1 + start * hidden : own1;
@@ -191,6 +228,9 @@ INLINE void forward_rows(const Work *w, int64_t from, int64_t to, const float *w
             int64_t e = start + r;
             if (w->b1) memcpy(to_row, w->b1, hidden * sizeof(float));
             else memset(to_row, 0, hidden * sizeof(float));
+            if (w->table) piece_of(w, e, pieces + r);
+            if (w->first)
+                for (int64_t k = 0; k < hidden; k += VL) *(vf *)(to_row + k) += read(pieces + r, pieces[r].weight, w->columns, k);
             for (int q = 0; q < SOURCES; q++)
                 if (w->f[q] && w->index[q][e] >= 0) add(to_row, w->p[q] + w->index[q][e] * hidden, hidden);
         }
@@ -219,7 +259,7 @@ INLINE void forward_rows(const Work *w, int64_t from, int64_t to, const float *w
                 vf v = *(const vf *)(value + k), y = v * sigmoid(*(const vf *)(gate + k));
                 if (w->value) y = y * sigmoid(v);
                 vf slope;
-                if (w->factor) y = y * factor_of(w, w_factor, e, k, &slope);
+                if (w->factor || w->table) y = y * factor_of(w, pieces + r, w_factor, e, k, &slope);
                 if (w->residual && !w->summed) y += *(const vf *)(w->x + e * width + k);
                 if (w->summed) *(vf *)(out + k) += y;
                 else *(vf *)(out + k) = y;
@@ -233,6 +273,7 @@ INLINE void backward_rows(const Work *w, int64_t from, int64_t to, const float *
     int64_t hidden = 2 * half_hidden, both = 2 * width;
     float g2[TILE * MOST] __attribute__((aligned(64))), g1[TILE * MOST] __attribute__((aligned(64))), gx[TILE * MOST] __attribute__((aligned(64)));
     float centred[MOST] __attribute__((aligned(64))), z[MOST] __attribute__((aligned(64)));
+    Piece pieces[TILE];
     float *g_of[SOURCES];
     for (int q = 0; q < SOURCES; q++) g_of[q] = w->f[q] ? w->p[q] + (q ? thread * w->n[q] * hidden : 0) : 0;
     for (int64_t start = from; start < to; start += TILE) {
@@ -245,6 +286,8 @@ INLINE void backward_rows(const Work *w, int64_t from, int64_t to, const float *
             vf inverse[2] = {all(0), all(0)};
             vf parts[PARTS];
             for (int64_t q = 0; q < w->parts; q++) parts[q] = all(0);
+            vf along = all(0);
+            if (w->table) piece_of(w, e, pieces + r);
             if (norm) {
                 inverse[0] = normalised(value, width, w->scale, w->shift, centred, z);
                 inverse[1] = normalised(gate, width, w->scale + width, w->shift + width, centred + width, z + width);
@@ -259,10 +302,11 @@ INLINE void backward_rows(const Work *w, int64_t from, int64_t to, const float *
                     phi = v * s;
                     slope = s * (1.0f + v * (1.0f - s));
                 }
-                if (w->factor) {
-                    vf bend, height = factor_of(w, w_factor, e, k, &bend), of_factor = up * phi * open * bend;
+                if (w->factor || w->table) {
+                    vf bend, height = factor_of(w, pieces + r, w_factor, e, k, &bend), of_factor = up * phi * open * bend;
                     up = up * height;
-                    if (!w->parts) *(vf *)(w->g_factor + e * width + k) = of_factor;
+                    if (w->table) along += of_factor * read(pieces + r, pieces[r].steep, w->columns, w->first + k);
+                    else if (!w->parts) *(vf *)(w->g_factor + e * width + k) = of_factor;
                     for (int64_t q = 0; q < w->parts; q++) parts[q] += of_factor * *(const vf *)(w_factor + q * width + k);
                 }
                 up = up * open;
@@ -270,6 +314,7 @@ INLINE void backward_rows(const Work *w, int64_t from, int64_t to, const float *
                 *(vf *)(g_gate + k) = up * phi * (1.0f - open);
             }
             for (int64_t q = 0; q < w->parts; q++) w->g_factor[e * w->parts + q] = total(parts[q])[0];
+            if (w->table) w->g_length[e] = total(along)[0];
             if (norm) {
                 norm_back(g_value, width, w->scale, centred, inverse[0]);
                 norm_back(g_gate, width, w->scale + width, centred + width, inverse[1]);
@@ -291,7 +336,11 @@ INLINE void backward_rows(const Work *w, int64_t from, int64_t to, const float *
             int64_t e = start + r;
             const float *row = g + r * hidden;
             float *g_x = w->g_x + e * w->inputs;
-            memcpy(g_x, gx + r * padded, w->inputs * sizeof(float));
+            if (w->first) {
+                vf along = all(0);
+                for (int64_t k = 0; k < hidden; k += VL) along += *(const vf *)(row + k) * read(pieces + r, pieces[r].steep, w->columns, k);
+                w->g_length[e] += total(along)[0];
+            } else memcpy(g_x, gx + r * padded, w->inputs * sizeof(float));
             if (w->residual && !w->summed) add(g_x, w->g + e * width, width);
             for (int q = 0; q < SOURCES; q++)
                 if (g_of[q] && w->index[q][e] >= 0) add(g_of[q] + w->index[q][e] * hidden, row, hidden);

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from naica.nn.activations import gate, normalised, silu
 from naica.nn.compiled import library
+from naica.nn.edge_product import Tabled
 
 _MOST_WIDTH = 128
 _LANES = 16
@@ -105,10 +106,10 @@ class GatedNetwork(nn.Module):
 
     def on_edges(
         self,
-        x: Tensor,
-        weight: Tensor,
+        x: Tensor | Tabled,
+        weight: Tensor | None,
         rows: Sequence[Rows] = (),
-        factor: Tensor | Factor | None = None,
+        factor: Tensor | Factor | Tabled | None = None,
         summed: bool = False,
         residual: bool = False,
     ) -> Tensor:
@@ -116,9 +117,9 @@ class GatedNetwork(nn.Module):
 
         Parameters
         ----------
-        x, weight : of each edge, (E, K) and (2H, K)
+        x, weight : of each edge, (E, K) and (2H, K); or a table whose columns are ``W x`` (2H) and the factor (C), and None for both others
         rows : the other pieces; the indices of the first never decrease
-        factor : (E, C) the result is multiplied by
+        factor : (E, C) the result is multiplied by, or a table of it
         summed : whether to sum the results on the rows of the first piece
         residual : whether to add it to x, or where it is summed to the features of the first piece
 
@@ -128,18 +129,24 @@ class GatedNetwork(nn.Module):
         """
         if summed and not rows:
             raise ValueError("a sum needs the rows it is made on")
+        if isinstance(x, Tabled):
+            if weight is not None or factor is not None or (residual and not summed):
+                raise ValueError("a table gives both W x and the factor, and has no features to add the result to")
+            args = _Args(self, None, tuple(rows), x, summed, residual)
+            return args.fused(None) if self._compiled(None, args) else args.plain(None)
         args = _Args(self, weight, tuple(rows), factor, summed, residual)
         return args.fused(x) if self._compiled(x, args) else args.plain(x)
 
-    def _compiled(self, x: Tensor, args: _Args) -> bool:
+    def _compiled(self, x: Tensor | None, args: _Args) -> bool:
         """Whether the compiled function serves: no gradients of weights, and a shape it knows."""
-        if x.dtype != torch.float32 or x.device.type != "cpu" or not len(x) or torch.compiler.is_compiling():
+        like = x if x is not None else args.rows[0].features
+        if like.dtype != torch.float32 or like.device.type != "cpu" or not args.size(x)[0] or torch.compiler.is_compiling():
             return False
         if torch.is_grad_enabled() and (self.first.requires_grad or any(one.requires_grad for one in args.weights())):
             return False
         width, hidden = self.layers[-1], self.layers[0]
         shaped = len(self.layers) <= 2 and width % _LANES == 0 and hidden % _LANES == 0 and max(width, hidden) <= _MOST_WIDTH
-        widths = (x.shape[1], *(one.features.shape[1] for one in args.rows))
+        widths = (0 if x is None else x.shape[1], *(one.features.shape[1] for one in args.rows))
         parts = args.factor.functions.shape[1] if isinstance(args.factor, Factor) else 0
         small = max(widths) <= 2 * _MOST_WIDTH and len(args.rows) <= _MOST_ROWS and parts <= _MOST_PARTS
         return shaped and small and (self.first_bias is not None or len(self.layers) == 1) and _functions() is not None
@@ -159,20 +166,36 @@ class _Args:
     """One call of a gated network: all but the inputs of the edges."""
 
     net: GatedNetwork
-    weight: Tensor
+    weight: Tensor | None
     rows: tuple[Rows, ...]
-    factor: Tensor | Factor | None
+    factor: Tensor | Factor | Tabled | None
     summed: bool
     residual: bool
 
+    @property
+    def first(self) -> int:
+        """Columns of a table that stand for ``W x``."""
+        return 2 * self.net.layers[0] if self.weight is None else 0
+
+    def size(self, x: Tensor | None) -> tuple[int, int]:
+        """How many edges, and the width of x."""
+        return (len(self.rows[0].index), 0) if x is None else (x.shape[0], x.shape[1])
+
     def weights(self) -> tuple[Tensor, ...]:
         """Every weight that is not the network's own."""
-        own = (self.factor.weight,) if isinstance(self.factor, Factor) else ()
-        return self.weight, *(one.weight for one in self.rows), *own
+        own = self.factor.weight if isinstance(self.factor, Factor) else self.factor.table if isinstance(self.factor, Tabled) else None
+        return tuple(t for t in (self.weight, *(one.weight for one in self.rows), own) if t is not None)
 
-    def plain(self, x: Tensor) -> Tensor:
+    def plain(self, x: Tensor | None) -> Tensor:
         """In torch, differentiable in everything any number of times."""
-        z = F.linear(x, self.weight, self.net.first_bias)
+        factor = self.factor.values() if isinstance(self.factor, Factor) else self.factor
+        if isinstance(factor, Tabled):
+            made, factor = factor.read()[:, 0].tensor_split([self.first], dim=1)
+        if x is None:
+            z = made if self.net.first_bias is None else made + self.net.first_bias
+        else:
+            assert self.weight is not None
+            z = F.linear(x, self.weight, self.net.first_bias)
         for one in self.rows:
             made = F.linear(one.features, one.weight)
             if len(one.index) and int(one.index.min()) < 0:
@@ -181,22 +204,28 @@ class _Args:
             else:
                 z = z + torch.index_select(made, 0, one.index)
         y = self.net.after_first(z)
-        if self.factor is not None:
-            y = y * (self.factor.values() if isinstance(self.factor, Factor) else self.factor)
+        if factor is not None:
+            y = y * factor
         if not self.summed:
-            return x + y if self.residual else y
+            return x + y if self.residual and x is not None else y
         first = self.rows[0]
         base = first.features if self.residual else y.new_zeros(len(first.features), y.shape[1])
         return base.index_add(0, first.index, y)
 
-    def fused(self, x: Tensor) -> Tensor:
+    def fused(self, x: Tensor | None) -> Tensor:
         """Compiled; differentiable in what belongs to edges and rows, not in weights."""
-        given = self.factor.functions if isinstance(self.factor, Factor) else self.factor
+        given = self.factor
+        if not isinstance(given, Tensor) and given is not None:
+            given = given.functions if isinstance(given, Factor) else given.length
         return _Fused.apply(self, x, given, *(one.features for one in self.rows))
 
     def replaced(self, given: Tensor | None, features: Sequence[Tensor]) -> _Args:
         """The same with other tensors in it."""
-        factor = Factor(given, self.factor.weight, self.factor.silu) if given is not None and isinstance(self.factor, Factor) else given
+        factor: Tensor | Factor | Tabled | None = given
+        if given is not None and isinstance(self.factor, Factor):
+            factor = Factor(given, self.factor.weight, self.factor.silu)
+        elif given is not None and isinstance(self.factor, Tabled):
+            factor = Tabled(self.factor.table, self.factor.step, given)
         rows = tuple(Rows(f, one.weight, one.index) for f, one in zip(features, self.rows, strict=True))
         return _Args(self.net, self.weight, rows, factor, self.summed, self.residual)
 
@@ -215,7 +244,10 @@ class _Work(ctypes.Structure):
         *((name, _ThreeNumbers) for name in ("n", "k", "row_of")),
         *((name, _Three) for name in ("index", "f", "w_of", "p", "g_f")),
         *((name, ctypes.c_void_p) for name in ("x", "w", "b1", "w2", "b2", "scale", "shift", "factor", "w_factor")),
-        *((name, ctypes.c_void_p) for name in ("x1", "x2", "out", "g", "g_x", "g_factor", "space")),
+        *((name, ctypes.c_void_p) for name in ("x1", "x2", "out", "g", "g_x", "g_factor", "table", "length", "g_length")),
+        *((name, ctypes.c_int64) for name in ("nodes", "columns", "first")),
+        ("per_step", ctypes.c_double),
+        ("space", ctypes.c_void_p),
     ]
 
 
@@ -234,13 +266,14 @@ def _functions() -> tuple[Any, Any] | None:
 class _Call:
     """The argument of a compiled function, and the tensors whose memory it points to."""
 
-    def __init__(self, args: _Args, x: Tensor, given: Tensor | None, features: Sequence[Tensor], p: Sequence[Tensor]) -> None:
-        net, self.held = args.net, [x, *p]
-        self.work = _Work(edges=len(x), inputs=x.shape[1], hidden=net.layers[0], width=net.layers[-1])
-        work = self.work
+    def __init__(self, args: _Args, x: Tensor | None, given: Tensor | None, features: Sequence[Tensor], p: Sequence[Tensor]) -> None:
+        net, factor, self.held = args.net, args.factor, [*p]
+        edges, inputs = args.size(x)
+        self.work = work = _Work(edges=edges, inputs=inputs, hidden=net.layers[0], width=net.layers[-1])
         work.later, work.norm, work.value = len(net.later), net.norm is not None, net.value
-        work.summed, work.residual, work.threads = args.summed, args.residual, _threads(len(x))
-        work.x, work.w, work.row = x.data_ptr(), *self.matrix(args.weight)
+        work.summed, work.residual, work.threads = args.summed, args.residual, _threads(edges)
+        if x is not None and args.weight is not None:
+            work.x, (work.w, work.row) = self.pointer(x), self.matrix(args.weight)
         for q, (one, f) in enumerate(zip(args.rows, features, strict=True)):
             work.n[q], work.k[q] = f.shape
             work.f[q], work.index[q], work.p[q] = f.data_ptr(), self.pointer(one.index), p[q].data_ptr()
@@ -251,10 +284,15 @@ class _Call:
             work.w2, work.b2 = net.later[0].data_ptr(), net.later_bias[0].data_ptr()
         if net.norm is not None:
             work.scale, work.shift = (self.pointer(torch.cat([getattr(n, part) for n in net.norm]).detach()) for part in ("weight", "bias"))
-        if given is not None:
-            work.factor = self.pointer(given)
-        if isinstance(args.factor, Factor):
-            work.parts, work.silu, work.w_factor = given.shape[1], args.factor.silu, self.pointer(args.factor.weight)  # type: ignore[union-attr]
+        if given is None:
+            return
+        if isinstance(factor, Tabled):
+            work.table, work.length, work.per_step = self.pointer(factor.table), self.pointer(given), 1 / factor.step
+            work.nodes, work.columns, work.first = len(factor.table), factor.table[0, 0].numel(), args.first
+            return
+        work.factor = self.pointer(given)
+        if isinstance(factor, Factor):
+            work.parts, work.silu, work.w_factor = given.shape[1], factor.silu, self.pointer(factor.weight)
 
     def pointer(self, tensor: Tensor) -> int:
         """Where its numbers begin, row after row."""
@@ -280,16 +318,17 @@ class _Fused(torch.autograd.Function):
     """Keeps what the first and the second layer made; where it is differentiated twice, it goes through the plain version."""
 
     @staticmethod
-    def forward(ctx: Any, args: _Args, x: Tensor, given: Tensor | None, *features: Tensor) -> Tensor:
-        net, edges, keep = args.net, len(x), any(ctx.needs_input_grad)
+    def forward(ctx: Any, args: _Args, x: Tensor | None, given: Tensor | None, *features: Tensor) -> Tensor:
+        net, keep, like = args.net, any(ctx.needs_input_grad), features[0] if x is None else x
+        edges, inputs = args.size(x)
         hidden, width = 2 * net.layers[0], net.layers[-1]
-        own, rows = x.contiguous(), [f.contiguous() for f in features]
-        call = _Call(args, own, given, rows, [x.new_empty(len(f), hidden) for f in features])
-        x1 = x.new_empty(edges, hidden) if keep else None
-        x2 = x.new_empty(edges, 2 * width) if keep and len(net.later) else None
-        base = (rows[0].clone() if args.residual else x.new_zeros(len(rows[0]), width)) if args.summed else None
-        out = x.new_empty(edges, width) if base is None else base
-        space = x.new_empty(max(x.shape[1], *(f.shape[1] for f in features), 0) * hidden + _MOST_PARTS * width)
+        rows = [f.contiguous() for f in features]
+        call = _Call(args, x, given, rows, [like.new_empty(f.shape[0], hidden) for f in features])
+        x1 = like.new_empty(edges, hidden) if keep else None
+        x2 = like.new_empty(edges, 2 * width) if keep and len(net.later) else None
+        base = (rows[0].clone() if args.residual else like.new_zeros(rows[0].shape[0], width)) if args.summed else None
+        out = like.new_empty(edges, width) if base is None else base
+        space = like.new_empty(max(inputs, *(f.shape[1] for f in features), 0) * hidden + _MOST_PARTS * width)
         work = call.work
         work.out, work.space = out.data_ptr(), space.data_ptr()
         work.x1, work.x2 = (None if t is None else t.data_ptr() for t in (x1, x2))
@@ -306,30 +345,33 @@ class _Fused(torch.autograd.Function):
         x, given, x1, x2, *features = ctx.saved_tensors
         if torch.is_grad_enabled():
             return None, *_again(args, x, given, features, gradients[0])
-        net, threads, upstream = args.net, _threads(len(x)), gradients[0].contiguous()
+        edges, inputs = args.size(x)
+        net, threads, upstream = args.net, _threads(edges), gradients[0].contiguous()
         hidden, width = 2 * net.layers[0], net.layers[-1]
-        own, rows = x.contiguous(), [f.contiguous() for f in features]
-        call = _Call(args, own, given, rows, [x.new_empty(threads if q else 1, len(f), hidden) for q, f in enumerate(features)])
+        rows = [f.contiguous() for f in features]
+        call = _Call(args, x, given, rows, [upstream.new_empty(threads if q else 1, f.shape[0], hidden) for q, f in enumerate(features)])
         work = call.work
-        g_x, g_given = x.new_empty(x.shape), None if given is None else x.new_empty(given.shape)
+        g_x, g_given = (None if t is None else upstream.new_empty(t.shape) for t in (x, given))
         # the gradient of features that are there twice is summed in one place
         g_rows: list[Tensor | None] = []
         for q, f in enumerate(features):
             before = next((k for k in range(q) if features[k] is f), None)
-            g_rows.append(x.new_zeros(f.shape) if before is None else None)
+            g_rows.append(upstream.new_zeros(f.shape) if before is None else None)
             work.g_f[q] = work.g_f[before] if before is not None else g_rows[q].data_ptr()  # type: ignore[union-attr]
-        widest = _padded(max((x.shape[1], *(f.shape[1] for f in features))))
-        longest = max((len(f) for f in features), default=0)
-        space = x.new_empty(hidden * (widest + width) + _MOST_PARTS * width + longest * widest)
-        work.x1, work.x2, work.g, work.g_x = x1.data_ptr(), None if x2 is None else x2.data_ptr(), upstream.data_ptr(), g_x.data_ptr()
-        work.g_factor, work.space = None if g_given is None else g_given.data_ptr(), space.data_ptr()
+        widest = _padded(max((inputs, *(f.shape[1] for f in features))))
+        longest = max((f.shape[0] for f in features), default=0)
+        space = upstream.new_empty(hidden * (widest + width) + _MOST_PARTS * width + longest * widest)
+        work.x1, work.x2, work.g = x1.data_ptr(), None if x2 is None else x2.data_ptr(), upstream.data_ptr()
+        work.g_x, work.space = None if g_x is None else g_x.data_ptr(), space.data_ptr()
+        if g_given is not None:
+            setattr(work, "g_length" if isinstance(args.factor, Tabled) else "g_factor", g_given.data_ptr())
         functions = _functions()
         assert functions is not None
         functions[1](ctypes.byref(work))
         return None, g_x, g_given, *g_rows
 
 
-def _again(args: _Args, x: Tensor, given: Tensor | None, features: Sequence[Tensor], upstream: Tensor) -> list[Tensor | None]:
+def _again(args: _Args, x: Tensor | None, given: Tensor | None, features: Sequence[Tensor], upstream: Tensor) -> list[Tensor | None]:
     """Differentiable gradients, by way of the plain version."""
     y = args.replaced(given, features).plain(x)
     inputs = [x, given, *features]

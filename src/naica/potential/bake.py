@@ -66,13 +66,13 @@ def bake(potential: LearnedPotential, crystals: Sequence[Crystal], tolerance: fl
         raise InputError("no structures to measure the error of baking on; give some like those to be simulated")
     if not can_bake(potential):
         kinds = ", ".join(getattr(m, "architecture", type(m).__name__) for m in potential.members)
-        raise InputError(f"{kinds}: no functions of distance to tabulate, or baked already; painn, nequip and mace can be baked")
+        raise InputError(f"{kinds}: no functions of distance to tabulate, or baked already; schnet, painn, nequip, mace, m3gnet and chgnet can be baked")
     batch = Systems.of(list(crystals)).batch(potential.cutoff)
     members, reports, scales = [], [], []
     for member in potential.members:
         assert isinstance(member, PotentialModel)
         scale = float(member.scale.abs().max())
-        network, report = bake_network(member.backbone, [batch], tolerance / scale)
+        network, report = bake_network(member.backbone, [batch], tolerance / scale, member.readout)
         new = deepcopy(member)
         new.backbone = network
         members.append(new)
