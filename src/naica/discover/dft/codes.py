@@ -123,8 +123,8 @@ def _gpaw(crystal: Crystal, protocol: DftProtocol, cutoff: float, changes: Mappi
         "symmetry": {"tolerance": 1e-3},
         "setups": {s: f":{_shell(s)},{u:g}" for s, u in protocol.hubbard_u.items() if s in crystal.composition},
         "maxiter": 150,
-        # a quarter faster than Davidson, to the same energy; the table of repairs falls back on that
-        "eigensolver": {"name": "rmm-diis"},
+        # empty ones; by default there are no more bands than atomic orbitals, which for calcium leaves none at all
+        "nbands": -(3 + len(crystal)),
         "spinpol": protocol.first_moments(crystal) is not None,
         "txt": str(folder / "gpaw.txt"),
     }

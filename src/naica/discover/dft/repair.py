@@ -46,13 +46,13 @@ REPAIRS: tuple[Repair, ...] = (
         "vasp": {"ALGO": "All", "NELM": 200},
     }),
     Repair("another eigensolver, more bands", _UNCONVERGED, {
-        "gpaw": {"eigensolver": {"name": "davidson", "niter": 3}, "nbands": "160%", "mixer": {"beta": 0.02, "nmaxold": 5, "weight": 100.0}},
+        "gpaw": {"eigensolver": {"name": "rmm-diis"}, "nbands": "200%", "mixer": {"beta": 0.02, "nmaxold": 5, "weight": 100.0}},
         "espresso": {"diagonalization": "cg", "mixing_mode": "local-TF", "mixing_beta": 0.1},
         "abinit": {"iprcel": 45, "nstep": 200},
         "cp2k": {"alpha": 0.05, "max_scf": 300},
         "vasp": {"ALGO": "Damped", "TIME": 0.4, "NELM": 300},
     }),
-    Repair("more bands", r"too ?few ?bands|nband.*too small", {"gpaw": {"nbands": "160%"}, "vasp": {"NBANDS": "+20%"}}),
+    Repair("more bands", r"too ?few ?bands|nband.*too small", {"gpaw": {"nbands": "200%"}, "vasp": {"NBANDS": "+20%"}}),
     Repair("symmetry given up", r"broken ?symmetry|SymmetryBroken|POSMAP|SGRCON|RHOSYG|PRICEL|chkdpr|symrel|sym_rho", {
         "gpaw": {"symmetry": "off"}, "espresso": {"nosym": True}, "abinit": {"nsym": 1}, "vasp": {"ISYM": 0, "SYMPREC": 1e-8},
     }),
@@ -64,7 +64,7 @@ REPAIRS: tuple[Repair, ...] = (
     Repair("line search lost", r"ZBRENT: fatal", {"vasp": {"IBRION": 1, "from_last": True}}),
     Repair("real-space projectors", r"REAL_OPTLAY|LREAL", {"vasp": {"LREAL": False}}),
     Repair("less memory", _MEMORY, {
-        "gpaw": {"eigensolver": {"name": "rmm-diis", "blocksize": 1}}, "espresso": {"disk_io": "nowf"}, "vasp": {"LWAVE": False, "NPAR": 1},
+        "gpaw": {"eigensolver": {"name": "davidson", "niter": 1}}, "espresso": {"disk_io": "nowf"}, "vasp": {"LWAVE": False, "NPAR": 1},
     }),
 )  # fmt: skip
 
