@@ -174,8 +174,8 @@ def abacus(folder, m, names=ABACUS, new: bool = False):
         images = sorted({key[:3] for key in blocks})
         head = (
             f" --- Ionic Step 1 ---\n # print {kind} matrix in real space\n 1 # number of spin directions\n 1 # spin index\n"
-            f" {starts[-1]} # number of localized basis\n {len(images)} # number of Bravais lattice vector R\n\n user_defined_lattice\n 5.0\n"
-            " #-------#\n # CSR Format #\n #-------#\n\n"
+            f" {starts[-1]} # number of localized basis\n {len(images)} # number of Bravais lattice vector R\n\n"
+            " user_defined_lattice\n 5.0\n #-------#\n # CSR Format #\n #-------#\n\n"
             if new
             else f"STEP: 0\nMatrix Dimension of {kind}(R): {starts[-1]}\nMatrix number of {kind}(R): {len(images)}\n"
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
+from scipy import linalg, sparse
 from scipy.sparse import linalg as sparse_linalg
 
 from naica.errors import InputError, RunError
@@ -22,6 +22,8 @@ Array = NDArray[np.float64]
 
 # orbitals up to which a whole diagonalisation is faster than shift and invert of some tens of states
 DENSE_UP_TO = 1500
+# of shift and invert: the share of elements from which on the factor is dense, and the largest matrix for which it may be (8 GB)
+_FILLED, _DENSE_FACTOR_UP_TO = 0.02, 32_000
 # eigenvalues of S below this are left out: 1 meV of noise in H becomes eV in the bands through them
 LEAST_OVERLAP = 1e-5
 _KB = 8.617333262e-5  # eV/K
@@ -119,13 +121,24 @@ def _shift_invert(matrices: OrbitalMatrices, k: Any, states: int, around: float,
     h, s = matrices.at(kind, k).tocsc(), None if matrices.orthogonal else matrices.at("S", k).tocsc()
     if not np.any(k) and not np.iscomplexobj(matrices.blocks[kind]):
         h, s = h.real, None if s is None else s.real
-    start = np.random.default_rng(0).normal(size=h.shape[0]).astype(h.dtype)
+    n = h.shape[0]
+    start = np.random.default_rng(0).normal(size=n).astype(h.dtype)
+    inverse = None
+    if h.nnz > _FILLED * n**2 and n <= _DENSE_FACTOR_UP_TO:
+        inverse = _dense_inverse(h, s, around)
     try:
-        energies, found = sparse_linalg.eigsh(h, states, s, sigma=around, v0=start, tol=1e-8)
+        energies, found = sparse_linalg.eigsh(h, states, s, sigma=around, v0=start, tol=1e-8, OPinv=inverse)
     except (sparse_linalg.ArpackError, RuntimeError) as error:
         raise RunError(f"the states around {around:g} eV were not found ({error}); try another energy, or fewer states") from error
     order = np.argsort(energies)
     return Solved(energies[order], found[:, order] if vectors else None)
+
+
+def _dense_inverse(h: Any, s: Any, around: float) -> sparse_linalg.LinearOperator:
+    """(H − E S)⁻¹ by one dense factor: where orbitals reach over many neighbours, a sparse factor is nearly full and much slower."""
+    shifted = (h - around * (s if s is not None else sparse.identity(h.shape[0], dtype=h.dtype, format="csc"))).toarray(order="F")
+    factor = linalg.lu_factor(shifted, overwrite_a=True, check_finite=False)
+    return sparse_linalg.LinearOperator(h.shape, matvec=lambda x: linalg.lu_solve(factor, x, check_finite=False), dtype=h.dtype)
 
 
 # --- filling the states ------------------------------------------------------------------------------------------------

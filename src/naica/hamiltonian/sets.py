@@ -133,6 +133,20 @@ def interleaved(groups: Sequence[Sequence[tuple[str, Crystal]]]) -> list[tuple[s
     return [groups[g][k] for _, g, k in sorted(placed)]
 
 
+def silicon(repeats: int, draw: np.random.Generator | None = None) -> Crystal:
+    """Silicon, `repeats`³ cells of two atoms, strained and displaced at random if something draws."""
+    flat = Crystal.from_fractional([14, 14], [[0, 0, 0], [0.25, 0.25, 0.25]], 2.7345 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]))
+    whole = flat.supercell((repeats,) * 3)
+    return whole if draw is None else distorted(whole, draw, 0.015, 0.06)
+
+
+def _silicon() -> list[tuple[str, Crystal]]:
+    """60 distorted cells of silicon with two atoms, four with sixteen."""
+    draw = np.random.default_rng(16)
+    groups = [[(f"silicon-{n}-{k:03d}", silicon(n, draw)) for k in range(count)] for n, count in ((1, 60), (2, 4))]
+    return interleaved(groups)
+
+
 def _carbon() -> list[tuple[str, Crystal]]:
     """120 polymorphs of carbon of six or eight atoms from Carbon-24, 20 larger ones of ten to sixteen; names tell the number of atoms."""
     table, draw = load_set("carbon24"), np.random.default_rng(13)
@@ -200,6 +214,7 @@ SETS: Mapping[str, NamedSet] = {
     "water": NamedSet("water", "water molecules, PBE/def2-SVP by PySCF", "pyscf", {"forces": True}, _water),
     "ethanol": NamedSet("ethanol", "ethanol at 500 K, PBE/def2-SVP by PySCF", "pyscf", {}, _ethanol),
     "graphene": NamedSet("graphene", "distorted graphene, PBE/DZVP-MOLOPT-SR by CP2K", "cp2k", {}, _graphene),
+    "silicon": NamedSet("silicon", "distorted silicon, PBE/DZVP-MOLOPT-SR by CP2K", "cp2k", {}, _silicon),
     "carbon": NamedSet("carbon", "polymorphs of carbon, PBE/DZVP-MOLOPT-SR by CP2K", "cp2k", {}, _carbon),
     "universal": NamedSet("universal", "elements and binaries of 13 light elements, PBE/DZVP-MOLOPT-SR by CP2K", "cp2k", {}, _universal),
 }
