@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import pickle
+import shutil
 import sys
 import time
 import warnings
@@ -31,6 +32,7 @@ from naica.structure import Crystal
 _TICK = 0.5
 _OWN = "naica"
 _STARTS = 3  # of the daemon in a row without progress
+_ALL_DIE = 3
 _OVER = ("finished", "excepted", "killed")
 Fetch = Callable[[str, Path], None]
 Finish = Callable[[str, "dict[str, Any] | None", str, Fetch], None]
@@ -107,21 +109,17 @@ def carry_out(
     """
     with _profile(engine, folder) as service:
         label = {name: _label(name, crystal, f"{basis} {folder}") for name, crystal in items.items()}
-        waiting, air, starts, since = list(items), dict[str, int](), 0, time.monotonic()
-        known, dead = service.known(set(label.values())), set[int]()
-        for past in known.values():
-            # of several processes of one call, all but the newest ended without an outcome
-            dead |= set(past[:-1])
-        while waiting or air:
+        calls = _Calls(service, items, label, tries, finish)
+
+        def make(name: str) -> int:
+            return service.submit(work, protocol, items[name], name, label[name], files)
+
+        starts, since = 0, time.monotonic()
+        while calls.open:
             try:
                 service.keep_alive()
-                while waiting and len(air) < at_once:
-                    name = waiting[0]
-                    past = [pk for pk in known.get(label[name], []) if pk not in dead]
-                    # a process that exists is read or waited for
-                    air[name] = past[-1] if past else service.submit(work, protocol, items[name], name, label[name], files)
-                    waiting.pop(0)
-                over = [name for name, state in service.states(air).items() if state in _OVER]
+                calls.launch(make, at_once)
+                landed = calls.land()
             except service.troubles as error:
                 starts += 1
                 if starts > _STARTS:
@@ -132,24 +130,83 @@ def carry_out(
                 print(f"naica: AiiDA's daemon does not answer ({type(error).__name__}: {error}); starting it anew", file=sys.stderr)
                 service.restart()
                 # a submission that broke off may have left its process: it is found by its label
-                known, since = service.known(set(label.values())), time.monotonic()
+                calls.look_up()
+                since = time.monotonic()
                 continue
-            for name in over:
-                outcome, reason = service.outcome(air[name])
-                if outcome is None:
-                    dead.add(air[name])
-                    known.setdefault(label[name], []).append(air[name])
-                if outcome is None and len(dead.intersection(known[label[name]])) < tries:
-                    waiting.append(name)
-                else:
-                    finish(name, outcome, reason, service.fetcher(air[name]))
-                del air[name]
+            if landed:
                 starts, since = 0, time.monotonic()
-            if not over:
-                if time.monotonic() - since > engine.patience:
-                    service.revive(air)
-                    since = time.monotonic()
-                time.sleep(_TICK)
+                continue
+            if time.monotonic() - since > engine.patience:
+                service.revive(calls.air)
+                since = time.monotonic()
+            time.sleep(_TICK)
+
+
+class _Calls:
+    """Calls and their AiiDA processes: which wait, which are under way, which died."""
+
+    def __init__(self, service: _Service, items: Mapping[str, Crystal], label: Mapping[str, str], tries: int, finish: Finish) -> None:
+        self.service, self.label, self.tries, self.finish = service, label, tries, finish
+        self.waiting, self.air = list(items), dict[str, int]()
+        self.deaths = dict.fromkeys(items, 0)
+        self.read, self.mine = set[int](), set[int]()
+        # calls whose every process died, and why; they are told once it is clear that not all die
+        self.losses: dict[str, tuple[int, str]] = {}
+        self.answered = False
+        self.look_up()
+
+    @property
+    def open(self) -> bool:
+        """True while something waits or is under way."""
+        return bool(self.waiting or self.air)
+
+    def look_up(self) -> None:
+        """Find processes that exist already."""
+        self.known = self.service.known(set(self.label.values()))
+
+    def launch(self, make: Callable[[str], int], at_once: int) -> None:
+        """Take up or make processes until enough are under way."""
+        while self.waiting and len(self.air) < at_once:
+            name = self.waiting[0]
+            # a process that exists already is read or waited for, the newest first
+            there = [pk for pk in self.known.get(self.label[name], []) if pk not in self.read]
+            if there:
+                self.air[name] = there[-1]
+            else:
+                self.air[name] = make(name)
+                self.mine.add(self.air[name])
+            self.waiting.pop(0)
+
+    def land(self) -> bool:
+        """Read processes that are over; True if there were any."""
+        over = [name for name, state in self.service.states(self.air).items() if state in _OVER]
+        for name in over:
+            pk = self.air.pop(name)
+            self.read.add(pk)
+            outcome, reason = self.service.outcome(pk)
+            # deaths of an earlier start do not count: what killed them may be mended
+            self.deaths[name] += outcome is None and pk in self.mine
+            if outcome is not None:
+                self.answered = True
+                self.finish(name, outcome, "", self.service.fetcher(pk))
+            elif self.deaths[name] < self.tries:
+                self.waiting.append(name)
+            else:
+                self.losses[name] = pk, reason
+            self._tell_losses()
+        return bool(over)
+
+    def _tell_losses(self) -> None:
+        if self.answered or not self.open:
+            for name, (pk, reason) in self.losses.items():
+                self.finish(name, None, reason, self.service.fetcher(pk))
+            self.losses.clear()
+        elif len(self.losses) >= _ALL_DIE:
+            pk, reason = list(self.losses.values())[-1]
+            raise RunError(
+                f"the first {len(self.losses)} calls all died without an outcome ({reason}); nothing is recorded for them: mend it, then "
+                f"give the same command again (the last one's folder: `{self.service.how} verdi calcjob gotocomputer {pk}`)"
+            )
 
 
 def _label(name: str, crystal: Crystal, basis: str) -> str:
@@ -175,11 +232,15 @@ class _Service:
     """AiiDA as this engine uses it: a profile, its daemon, and processes by their labels."""
 
     def __init__(self, engine: EngineSection, folder: Path) -> None:
+        import aiida.engine.daemon.client as daemon
         from aiida.common.exceptions import AiidaException
         from aiida.manage import get_manager
         from aiida.manage.configuration import get_config, load_profile, reset_config
         from aiida.manage.configuration.settings import AiiDAConfigDir
 
+        if daemon.VERDI_BIN is None:
+            # an environment that is used without being activated has its programs beside its interpreter
+            daemon.VERDI_BIN = shutil.which("verdi", path=str(Path(sys.executable).parent))
         self.engine, self.own = engine, not engine.profile
         self.home = folder / ".aiida"
         self.profile = engine.profile or _OWN
@@ -216,6 +277,9 @@ class _Service:
                 self._sweep()
             self.client.start_daemon(1, timeout=int(max(self.engine.patience, 30)))
             self.started = True
+            broker, end = self.manager.get_broker(), time.monotonic() + self.engine.patience
+            while hasattr(broker, "check_service_reachable") and not broker.check_service_reachable() and time.monotonic() < end:
+                time.sleep(_TICK)
 
     def _runs(self) -> bool:
         # AiiDA's own answer trusts the daemon's file, which a killed daemon leaves behind
@@ -318,11 +382,13 @@ class _Service:
 
         from aiida.orm import load_node
 
-        node = load_node(pk)
+        node, said = load_node(pk), ""
         try:
-            return json.loads(node.outputs.retrieved.base.repository.get_object_content("outcome.json")), ""
+            files = node.outputs.retrieved.base.repository
+            said = " ".join(files.get_object_content("job.err").strip().splitlines()[-1:])
+            return json.loads(files.get_object_content("outcome.json")), ""
         except (OSError, ValueError, AttributeError):
-            return None, f"AiiDA process {pk}: {node.exit_message or node.process_state.value}"
+            return None, f"AiiDA process {pk}: {said or node.exit_message or node.process_state.value}"
 
     def fetcher(self, pk: int) -> Fetch:
         """A function that copies a file of a process: its name there, its place here, in one step."""
@@ -388,7 +454,8 @@ class _Service:
             "additional_retrieve_list": list(files),
         }
         if not self.engine.computer and os.environ.get("PYTHONPATH"):
-            options["environment_variables"] = {"PYTHONPATH": os.environ["PYTHONPATH"]}
+            known = [os.path.abspath(place) for place in os.environ["PYTHONPATH"].split(os.pathsep) if place]
+            options["environment_variables"] = {"PYTHONPATH": os.pathsep.join(known)}
         if queue:
             hours, minutes, seconds = (int(part) for part in job.walltime.split(":"))
             options |= {"max_wallclock_seconds": hours * 3600 + minutes * 60 + seconds}

@@ -70,9 +70,7 @@ def in_shards(
 
     def done(name: str) -> None:
         if not (place / f"{name}.npz").exists():
-            raise RunError(
-                f"a worker wrote {place / name}.npz, but it is not to be seen here; do workers see this folder?"
-            )
+            raise RunError(f"a worker wrote {place / name}.npz, but it is not to be seen here; do workers see this folder?")
         tick(len(at) - len(missing()), len(at))
 
     left = missing()
