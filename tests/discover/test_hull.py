@@ -230,6 +230,75 @@ def test_entries_above_the_hull_rebuild_nothing(monkeypatch: pytest.MonkeyPatch)
     assert calls
 
 
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=10, deadline=None)
+def test_growing_one_by_one_keeps_the_planes_of_other_systems(seed: int) -> None:
+    """Eight elements, systems of two and three: after each new phase every distance equals that of a hull made anew."""
+    rng = np.random.default_rng(seed)
+    formulas, energies = list(ELEMENTS), [0.0] * 8
+    hull = Hull(formulas, energies, ids=formulas)
+    hull.energy([f"{a}{b}{c}" for a in ELEMENTS for b in ELEMENTS for c in ELEMENTS if a < b < c])
+    for step in range(12):
+        chosen = sorted(rng.choice(8, rng.integers(1, 4), replace=False))
+        formula = "".join(f"{ELEMENTS[i]}{rng.integers(1, 5)}" for i in chosen)
+        energy = float(rng.uniform(-1.0, 0.2)) if len(chosen) > 1 else float(rng.uniform(-0.1, 0.1))
+        distance = hull.above([formula], [energy])[0]
+        before = dict(hull._faces)
+        hull = hull.with_entries([formula], [energy], ids=[f"new {step}"])
+        formulas, energies = [*formulas, formula], [*energies, energy]
+        mine = {hull.elements.index(ELEMENTS[i]) for i in chosen}
+        for key, face in before.items():
+            hit = distance < 0 and mine <= set(np.frombuffer(key, dtype=np.int64).tolist())
+            assert (hull._faces.get(key) is face) != hit
+    whole = Hull(formulas, energies)
+    np.testing.assert_allclose(hull.above_hull, whole.above_hull, atol=EXACT)
+    asked = rng.integers(0, 3, (60, 8)) * (rng.random((60, 8)) < 0.4) + np.eye(8, dtype=int)[rng.integers(0, 8, 60)]
+    np.testing.assert_allclose(hull.energy(asked), whole.energy(asked), atol=EXACT)
+
+
+def test_a_frozen_hull_stays_beside_a_growing_one() -> None:
+    start = Hull(["Mg", "Al", "O", "MgO", "Al2O3"], [0, 0, 0, -3.0, -3.3], ids=list("abcde"))
+    grown = start.with_entries(["MgAl2O4"], [-3.4], ids=["s"])
+    assert start.above(["MgAl2O4"], [-3.4])[0] < 0
+    assert grown.above(["MgAl2O4"], [-3.4])[0] == pytest.approx(0)
+    assert start.stable() == list("abcde")
+
+
+# --- many questions --------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("k", [3, 4])
+def test_boxes_leave_out_no_plane_that_counts(k: int) -> None:
+    """Thirty thousand compositions of a bowl with hundreds of planes, vertices, edges and faces of the simplex among them."""
+    rng = np.random.default_rng(k)
+    amounts = np.vstack([np.eye(k, dtype=int), rng.integers(0, 9, (900, k))])
+    amounts = amounts[amounts.sum(axis=1) > 0]
+    x = amounts / amounts.sum(axis=1, keepdims=True)
+    energies = -2.0 * (1 - (x**2).sum(axis=1)) + rng.gamma(2.0, 0.02, len(x)) * (np.count_nonzero(amounts, axis=1) > 1)
+    hull = Hull(["".join(f"{s}{n}" for s, n in zip(ELEMENTS, row, strict=False) if n) for row in amounts], energies, elements=ELEMENTS[:k])
+    facets = hull._face(np.arange(k))[1]
+    assert facets is not None
+    assert len(facets.planes) > 100
+    asked = np.vstack([rng.integers(0, 33, (30_000, k)), np.eye(k, dtype=int), np.eye(k, dtype=int) + 1])
+    asked = asked[asked.sum(axis=1) > 0]
+    plain = (hull.fractions_of(asked) @ facets.planes.T).max(axis=1)
+    np.testing.assert_allclose(hull.energy(asked), plain, atol=1e-12)
+    assert max(len(chosen) for chosen in facets.boxes.lists) < len(facets.planes)
+
+
+def test_a_large_hull_can_be_asked_within_a_few_elements() -> None:
+    formulas, energies = random_system(8, 120, seed=3)
+    hull = Hull(formulas, energies)
+    for names in (["O", "Li"], ["Na", "Al", "Cl"], list(ELEMENTS[::-1][:6])):
+        amounts = np.random.default_rng(0).integers(0, 4, (20, len(names))) + np.eye(20, len(names), dtype=int)
+        amounts[:, 0] += 1
+        wide = [dict(zip(names, row.tolist(), strict=True)) for row in amounts]
+        expected = hull.energy([{s: n for s, n in one.items() if n} for one in wide])
+        np.testing.assert_allclose(hull.energy_in(names, amounts), expected, atol=EXACT)
+    with pytest.raises(InputError, match="Fe"):
+        hull.energy_in(["Fe", "O"], [[1, 1]])
+    with pytest.raises(InputError, match="shape"):
+        hull.energy_in(["O"], [[1, 1]])
+
+
 def test_a_lower_element_shifts_the_references() -> None:
     hull = Hull(["Mg", "O", "MgO"], [-1.0, -4.8, -6.3], ids=["m", "o", "mo"])
     lower = hull.with_entries(["O"], [-4.9], ids=["o2"])

@@ -7,7 +7,10 @@ costs one matrix product and a row maximum.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +23,14 @@ _BELOW = 1e-9
 # facets of a lower hull tile the simplex of compositions: the sum of their determinants is 1
 _TILING = 1e-7
 _FLAT = 1e-14
+# below so many planes they are not searched for equal ones, and boxes do not pay; boxes take as long to make as so many queries
+_FEW = 32
+_MANY_PLANES = 100
+_MANY_QUERIES = 20_000
+# halvings of the space of compositions by number of elements, and when a list of planes is short enough
+_BITS = {3: 5, 4: 4, 5: 3}
+_SHORT = 12
+_IN_CACHE = 32_768  # numbers of a product that stay in the second-level cache
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,73 @@ class Facets:
     planes: Array
     corners: Index
     plane_of: Index
+
+    @cached_property
+    def boxes(self) -> Boxes:
+        """Which planes can be highest where; made when first asked for."""
+        return Boxes.of(self.planes)
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The space of compositions in equal boxes, each with the planes that can be the highest somewhere in it.
+
+    A box spans 2^(−bits) of each of the first K − 1 fractions. A plane is left out of a box only where one other plane lies above it in the
+    whole box, so the highest of the rest is exactly the highest of all. `list_of` gives the number in `lists` for a box by its index.
+    """
+
+    bits: int
+    list_of: NDArray[np.uint16]
+    lists: tuple[Index, ...]
+
+    @staticmethod
+    def of(planes: Array) -> Boxes:
+        """Halve boxes of the whole space again and again, each with what its parent left."""
+        k = planes.shape[1]
+        bits, free = _BITS[k], k - 1
+        slopes, origin = planes[:, :-1] - planes[:, -1:], planes[:, -1]
+        list_of = np.zeros((2**bits,) * free, dtype=np.uint16)
+        lists: list[Index] = []
+        corners = np.array(list(product((0.0, 1.0), repeat=free)))
+        open_ = [(np.zeros(free, dtype=np.int64), 0, np.arange(len(planes)))]
+        while open_:
+            place, level, mine = open_.pop()
+            side = 0.5**level
+            low = place * side
+            if low.sum() > 1 + 1e-9:  # no composition has fractions that sum to more than 1
+                continue
+            mine = _not_below(slopes[mine], origin[mine], low, side, corners, mine)
+            if level == bits or len(mine) <= _SHORT or len(lists) + len(open_) > 60_000:
+                width = 2 ** (bits - level)
+                list_of[tuple(slice(p * width, (p + 1) * width) for p in place.tolist())] = len(lists)
+                lists.append(mine)
+            else:
+                open_ += [(2 * place + corner.astype(np.int64), level + 1, mine) for corner in corners]
+        return Boxes(bits, list_of.reshape(-1), tuple(lists))
+
+    def groups(self, fractions: Array) -> Iterator[tuple[Index, Index]]:
+        """Rows of fractions (B, K) that share a list of planes, and those planes."""
+        free, width = fractions.shape[1] - 1, 2**self.bits
+        cell = np.zeros(len(fractions), dtype=np.int64)
+        for column in range(free):
+            cell = cell * width + np.minimum((fractions[:, column] * width).astype(np.int64), width - 1)
+        number = self.list_of[cell]
+        order = np.argsort(number, kind="stable")
+        ends = np.cumsum(np.bincount(number, minlength=len(self.lists)))
+        for k in np.flatnonzero(np.diff(ends, prepend=0)).tolist():
+            yield order[ends[k - 1] if k else 0 : ends[k]], self.lists[k]
+
+
+def _not_below(slopes: Array, origin: Array, low: Array, side: float, corners: Array, names: Index) -> Index:
+    """The names of the planes that are not below one of the planes highest at a corner or in the middle of a box."""
+    spots = np.vstack([low + side * corners, low + side / 2])
+    kept = np.ones(len(names), dtype=bool)
+    for best in np.unique((slopes @ spots.T + origin[:, None]).argmax(axis=0)).tolist():
+        ahead = slopes[best] - slopes
+        below = (origin[best] - origin) + ahead @ low + side * np.minimum(ahead, 0.0).sum(axis=1) >= 0
+        below[best] = False
+        kept &= ~below
+    return names[kept]
 
 
 def lower_facets(fractions: Array, energies: Array) -> Facets | None:
@@ -60,7 +138,9 @@ def lower_facets(fractions: Array, energies: Array) -> Facets | None:
     supporting = _lies_below(planes, fractions, energies)
     if abs(volume[supporting].sum() - 1.0) > _TILING:
         return None
-    planes, corners = planes[supporting], corners[supporting]
+    planes, corners = np.ascontiguousarray(planes[supporting]), corners[supporting]
+    if len(planes) <= _FEW:
+        return Facets(planes, corners, np.arange(len(planes)))
     # rounding at 1e-10 merges the planes of coplanar simplices; the representative is one of them, not the rounded one
     _, first, plane_of = np.unique(np.round(planes, 10), axis=0, return_index=True, return_inverse=True)
     return Facets(np.ascontiguousarray(planes[first]), corners, plane_of.reshape(-1))
@@ -89,18 +169,35 @@ def _lies_below(planes: Array, fractions: Array, energies: Array, chunk: int = 4
     return below
 
 
+def summits(facets: Facets, fractions: Array) -> Array:
+    """Hull energies (B,) at fractions (B, K): the highest plane over each."""
+    planes = facets.planes
+    if len(planes) > _MANY_PLANES and len(fractions) > _MANY_QUERIES and 2 < planes.shape[1] <= max(_BITS):
+        values = np.empty(len(fractions))
+        for rows, chosen in facets.boxes.groups(fractions):
+            values[rows] = _highest(planes[chosen], fractions[rows])
+        return values
+    return _highest(planes, fractions)
+
+
+def _highest(planes: Array, fractions: Array) -> Array:
+    values = np.empty(len(fractions))
+    # compositions along the rows of the product: the maximum over planes is then a maximum of whole rows, and the product stays in cache
+    chunk = int(np.clip(_IN_CACHE // max(1, len(planes)), 16, 8192))
+    table = np.empty((len(planes), min(chunk, len(fractions))))
+    for start in range(0, len(fractions), chunk):
+        part = fractions[start : start + chunk]
+        room = table[:, : len(part)]
+        np.matmul(planes, part.T, out=room)
+        np.maximum.reduce(room, axis=0, out=values[start : start + chunk])
+    return values
+
+
 def heights(facets: Facets, fractions: Array) -> tuple[Array, Index]:
     """Hull energies (B,) at fractions (B, K), and the plane that gives each."""
-    values = np.empty(len(fractions))
-    which = np.empty(len(fractions), dtype=np.int64)
-    # chunks keep the product in cache and bound the memory of a million queries
-    chunk = max(1, 2_000_000 // max(1, len(facets.planes)))
-    for start in range(0, len(fractions), chunk):
-        product = fractions[start : start + chunk] @ facets.planes.T
-        best = product.argmax(axis=1)
-        which[start : start + chunk] = best
-        values[start : start + chunk] = product[np.arange(len(best)), best]
-    return values, which
+    table = fractions @ facets.planes.T
+    which = table.argmax(axis=1)
+    return table[np.arange(len(which)), which], which
 
 
 def mixture(facets: Facets, fractions: Array, point: Array) -> tuple[Index, Array] | None:

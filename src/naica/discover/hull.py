@@ -2,18 +2,21 @@
 
 With at most five elements the hull is the maximum over its supporting planes (Merchant et al. 2023 use the same quantity as decomposition
 energy). With more, each chemical system of up to five elements has planes of its own, made when first asked for, and compositions of six
-and more elements are solved as linear programmes over the phases that can still compete.
+and more elements are solved as linear programmes over the phases that can still compete. A hull of all elements with tens of thousands of
+entries is thus a set of small hulls, and a new phase below the hull costs only those whose elements include all of its own.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from naica.discover.facets import Facets, cheapest_mixture, heights, lower_facets, mixture
+from naica.discover.facets import Facets, cheapest_mixture, heights, lower_facets, mixture, summits
 from naica.discover.proportions import amounts_table
 from naica.errors import InputError
 from naica.structure.composition import format_formula
@@ -61,19 +64,23 @@ class Hull:
         self.elements, self.ids = elements, ids
         self.counts, self.energies = counts, energies
         self.fractions: Array = counts / counts.sum(axis=1, keepdims=True)
-        self._row = {name: row for row, name in enumerate(ids)}
-        if len(self._row) != len(ids):
-            repeated = next(name for name in ids if ids.count(name) > 1)
-            raise InputError(f"id {repeated!r} occurs twice among the hull's entries; ids must differ")
+        self._row = _rows_of(ids)
         self._lowest = _lowest_per_composition(counts, energies)
+        self._finish()
+
+    def _finish(self) -> None:
+        """What follows from entries, their fractions and the lowest row of each composition."""
         self.references = self._element_energies()
-        self._formation: Array = energies - self.fractions @ self.references
+        self._formation: Array = self.energies - self.fractions @ self.references
         self._faces: dict[bytes, tuple[Index, Facets | None]] = {}
-        for array in (counts, energies, self.fractions, self.references, self._formation):
+        for array in (self.counts, self.energies, self.fractions, self.references, self._formation):
             array.setflags(write=False)
 
     def _element_energies(self) -> Array:
-        pure = {int(np.argmax(self.counts[row])): row for row in self._lowest.values() if np.count_nonzero(self.counts[row]) == 1}
+        alone = np.flatnonzero(np.count_nonzero(self.counts, axis=1) == 1)
+        pure: dict[int, int] = {}
+        for row in alone[np.argsort(self.energies[alone], kind="stable")].tolist():
+            pure.setdefault(int(np.argmax(self.counts[row])), row)
         missing = [symbol for k, symbol in enumerate(self.elements) if k not in pure]
         if missing:
             raise InputError(
@@ -92,21 +99,51 @@ class Hull:
             If a composition holds an element the hull lacks.
         """
         if isinstance(formulas, np.ndarray):
-            amounts = np.atleast_2d(np.asarray(formulas, dtype=np.float64))
-            if amounts.shape[1] != len(self.elements) or not np.all(amounts >= 0) or not np.all(amounts.sum(axis=1) > 0):
-                raise InputError(
-                    f"amounts of shape {amounts.shape}; expected (B, {len(self.elements)}), none negative and not all 0, "
-                    f"in the order {', '.join(self.elements)}"
-                )
-        else:
-            items = [formulas] if isinstance(formulas, str | Mapping) else formulas
-            amounts = amounts_table(items, self.elements)[1].astype(np.float64)
+            return self._normalised(formulas, len(self.elements), self.elements)
+        items = [formulas] if isinstance(formulas, str | Mapping) else formulas
+        amounts = amounts_table(items, self.elements)[1].astype(np.float64)
         return amounts / amounts.sum(axis=1, keepdims=True)
 
     def energy(self, formulas: Compositions) -> Array:
         """Hull energies (B,) in eV/atom, of the kind the hull was made of (total or formation)."""
         x = self.fractions_of(formulas)
         return self._heights(x) + x @ self.references
+
+    def energy_in(self, elements: Sequence[str], amounts: ArrayLike) -> Array:
+        """Hull energies (B,) in eV/atom of compositions of a few elements: `amounts` (B, k) in the order of `elements` (k names).
+
+        The same as `energy`, without a column for every element of the hull: the way to ask a large hull for millions of compositions.
+
+        Raises
+        ------
+        InputError
+            For elements the hull lacks or named twice, amounts of another shape, negative or all 0.
+        """
+        column = {s: k for k, s in enumerate(self.elements)}
+        missing = [s for s in elements if s not in column]
+        if missing or len(set(elements)) != len(elements):
+            raise InputError(f"elements {', '.join(elements)}: {', '.join(missing) or 'one'} not in this hull, or named twice")
+        places = np.array([column[s] for s in elements], dtype=np.int64)
+        order = np.argsort(places)
+        x = self._normalised(amounts, len(elements), elements)[:, order]
+        used = places[order]
+        # zeros put a composition into a smaller system; the planes of the larger one hold there too
+        facets = self._face(used)[1] if len(used) <= _MOST_ELEMENTS_FOR_PLANES else None
+        if facets:
+            return summits(facets, x) + x @ self.references[used]
+        wide = np.zeros((len(x), len(self.elements)))
+        wide[:, used] = x
+        return self._heights(wide) + x @ self.references[used]
+
+    @staticmethod
+    def _normalised(amounts: ArrayLike, k: int, names: Sequence[str]) -> Array:
+        values = np.atleast_2d(np.asarray(amounts, dtype=np.float64))
+        total = values.sum(axis=1, keepdims=True) if values.ndim == 2 else np.zeros(1)
+        if values.ndim != 2 or values.shape[1] != k or not np.all(values >= 0) or not np.all(total > 0):
+            raise InputError(
+                f"amounts of shape {values.shape}; expected (B, {k}), none negative and not all 0, in the order {', '.join(names)}"
+            )
+        return values / total
 
     def above(self, formulas: Compositions, energies_per_atom: ArrayLike) -> Array:
         """Decomposition energies (B,) in eV/atom: energy less hull energy; negative where a phase would be new on the hull."""
@@ -188,20 +225,44 @@ class Hull:
     def with_entries(
         self, formulas: Sequence[str | Mapping[str, float]], energies_per_atom: ArrayLike, ids: Sequence[str] | None = None
     ) -> Hull:
-        """A hull with further entries. Nothing is rebuilt where all of them lie on or above the present one."""
+        """A hull with further entries; this one stays as it is.
+
+        Planes are kept for every chemical system that holds no new phase below the present hull, that is for all but the supersets of the
+        systems of such phases; what lies on or above the present hull costs no planes at all.
+        """
         names = [str(len(self.ids) + k) for k in range(len(formulas))] if ids is None else [str(i) for i in ids]
         energies = _checked(energies_per_atom, formulas, names)
         elements, fresh = amounts_table(formulas)
         order = self.elements + tuple(sorted(set(elements) - set(self.elements)))
-        both = np.zeros((len(self.counts) + len(fresh), len(order)), dtype=np.int64)
-        both[: len(self.counts), : len(self.elements)] = self.counts
-        both[len(self.counts) :, [order.index(s) for s in elements]] = fresh
+        old, wider = len(self.counts), len(order) - len(self.elements)
+        news = np.zeros((len(fresh), len(order)), dtype=np.int64)
+        news[:, [order.index(s) for s in elements]] = fresh
+        known = ~np.any(news[:, len(self.elements) :] > 0, axis=1)
+        changes = ~known
+        if known.any():
+            changes[known] = self.above(news[known][:, : len(self.elements)], energies[known]) < 0
         grown = Hull.__new__(Hull)
-        grown._fill(order, both, np.concatenate([self.energies, energies]), self.ids + names)
-        news = both[len(self.counts) :]
-        if order == self.elements and (not len(news) or np.all(self.above(news, energies) >= 0)):
-            # corners are kept by the row of the entry, and old rows stay where they were
-            grown._faces = dict(self._faces)
+        grown.elements, grown.ids = order, self.ids + names
+        grown.counts = np.concatenate([np.pad(self.counts, ((0, 0), (0, wider))) if wider else self.counts, news])
+        grown.energies = np.concatenate([self.energies, energies])
+        mine = np.pad(self.fractions, ((0, 0), (0, wider))) if wider else self.fractions
+        grown.fractions = np.concatenate([mine, news / np.maximum(news.sum(axis=1, keepdims=True), 1)])
+        grown._row = _rows_of(grown.ids)
+        if wider:
+            grown._lowest = _lowest_per_composition(grown.counts, grown.energies)
+        else:
+            grown._lowest = dict(self._lowest)
+            for row in np.argsort(energies, kind="stable").tolist():
+                key = news[row].tobytes()
+                if key not in grown._lowest or energies[row] < grown.energies[grown._lowest[key]]:
+                    grown._lowest[key] = old + row
+        grown._finish()
+        # corners are kept by the row of the entry, and old rows and columns stay where they were
+        systems = [set(np.flatnonzero(one).tolist()) for one in np.unique(news[changes] > 0, axis=0)]
+        for key, face in self._faces.items():
+            inside = set(np.frombuffer(key, dtype=np.int64).tolist())
+            if not any(system <= inside for system in systems):
+                grown._faces[key] = face
         return grown
 
     # --- inside --------------------------------------------------------------------------------------------------------------
@@ -212,6 +273,10 @@ class Hull:
 
     def _corner_rows(self, used: Index) -> Index:
         """Rows that may be corners of the hull of some elements: lowest of their composition, and elements or bound."""
+        if len(used) <= _MOST_ELEMENTS_FOR_PLANES:
+            systems = self._systems
+            parts = [systems[key] for key in _subsets(used) if key in systems]
+            return np.sort(np.concatenate(parts))
         rows, kinds = self._corners
         allowed = np.zeros((1, len(self.elements)), dtype=bool)
         allowed[0, used] = True
@@ -220,10 +285,20 @@ class Hull:
     @cached_property
     def _corners(self) -> tuple[Index, NDArray[np.uint64]]:
         """Rows that may be corners of any hull, and which elements each holds, one bit per element."""
-        rows = np.array(sorted(self._lowest.values()), dtype=np.int64)
-        pure = np.count_nonzero(self.counts[rows], axis=1) == 1
-        rows = rows[pure | (self._formation[rows] < _BOUND)]
-        return rows, _packed(self.counts[rows] > 0)
+        rows = np.sort(np.fromiter(self._lowest.values(), dtype=np.int64, count=len(self._lowest)))
+        holds = self.counts[rows] > 0
+        kept = (np.count_nonzero(holds, axis=1) == 1) | (self._formation[rows] < _BOUND)
+        return rows[kept], _packed(holds[kept])
+
+    @cached_property
+    def _systems(self) -> dict[tuple[int, ...], Index]:
+        """The corner rows of each chemical system by its elements, without those of smaller systems."""
+        rows, kinds = self._corners
+        found = {}
+        for members in _groups(kinds):
+            mine = rows[members]
+            found[tuple(np.flatnonzero(self.counts[mine[0]]).tolist())] = mine
+        return found
 
     def _rivals(self, row: int, used: Index) -> Index:
         """Corner rows of some elements, without those of the composition of `row`."""
@@ -251,13 +326,13 @@ class Hull:
         """Hull formation energies (B,) at fractions (B, K)."""
         everything = np.arange(len(self.elements))
         if len(self.elements) <= _MOST_ELEMENTS_FOR_PLANES and (facets := self._face(everything)[1]):
-            return heights(facets, x)[0]
+            return summits(facets, x)
         values = np.empty(len(x))
-        _, group, sizes = np.unique(_packed(x > 0), axis=0, return_inverse=True, return_counts=True)
-        for members in np.split(np.argsort(group.reshape(-1), kind="stable"), np.cumsum(sizes)[:-1]):
+        for members in _groups(_packed(x > 0)):
             used = np.flatnonzero(x[members[0]] > 0)
             facets = self._face(used)[1]
-            values[members] = heights(facets, x[np.ix_(members, used)])[0] if facets else self._solved(used, x[np.ix_(members, used)])
+            part = x[np.ix_(members, used)]
+            values[members] = summits(facets, part) if facets else self._solved(used, part)
         return values
 
     def _solved(self, used: Index, x: Array) -> Array:
@@ -296,3 +371,27 @@ def _packed(holds: NDArray[np.bool_]) -> NDArray[np.uint64]:
     wide = np.zeros((len(holds), -(-holds.shape[1] // 64) * 64), dtype=bool)
     wide[:, : holds.shape[1]] = holds
     return np.packbits(wide, axis=1).view(np.uint64)
+
+
+def _groups(words: NDArray[np.uint64]) -> list[Index]:
+    """Rows (n, w) that are equal, as index arrays that together hold every row once, in order within."""
+    if not len(words):
+        return []
+    order = np.lexsort(words.T[::-1])
+    ordered = words[order]
+    new = np.flatnonzero(np.any(ordered[1:] != ordered[:-1], axis=1)) + 1
+    return np.split(order, new)
+
+
+def _subsets(used: Index) -> list[tuple[int, ...]]:
+    """All non-empty subsets of a few elements, each in ascending order."""
+    names = used.tolist()
+    return [subset for size in range(1, len(names) + 1) for subset in combinations(names, size)]
+
+
+def _rows_of(ids: list[str]) -> dict[str, int]:
+    found = {name: row for row, name in enumerate(ids)}
+    if len(found) != len(ids):
+        repeated = next(name for name, n in Counter(ids).items() if n > 1)
+        raise InputError(f"id {repeated!r} occurs twice among the hull's entries; ids must differ")
+    return found
