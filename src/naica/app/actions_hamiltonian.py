@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from fnmatch import fnmatch
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from naica.hamiltonian.evaluate import Errors
     from naica.hamiltonian.matrices import OrbitalMatrices
     from naica.hamiltonian.store import HamiltonianSet
+    from naica.hamiltonian.workflow import Engine
 
 Report = Callable[[int, int], None]
 
@@ -61,6 +63,7 @@ def make(request: MakeRequest, progress: Report = lambda done, total: None) -> A
         retries=request.retries,
         seconds=request.seconds,
         progress=lambda p: progress(p.done + p.failed, p.total),
+        engine=_engine(request, Path(place)),
     )
     lost = {name: reasons[-1] for name, reasons in failures(place).items() if name not in set(found.names)}
     table = Table(("structure", "reason"), tuple((n, r) for n, r in list(lost.items())[:20]), title="not made") if lost else None
@@ -68,6 +71,19 @@ def make(request: MakeRequest, progress: Report = lambda done, total: None) -> A
     data = {"folder": str(place), "structures": len(found), "failed": lost, "cpu_seconds": cost}
     told = f", {number(cost, 1)} CPU s each" if cost is not None else ""
     return Answer(data, (f"{len(found)} structures in {place}{told}", *((table,) if table else ())))
+
+
+def _engine(request: MakeRequest, place: Path) -> Engine | None:
+    """What runs the source; None is the workflow's own pool."""
+    if request.engine == "pool":
+        return None
+    from naica.discover.config import EngineSection, engine_named
+    from naica.discover.engines.matrices import AiidaMatrices
+
+    section = engine_named(request.engine, EngineSection())
+    if section.name != "aiida":
+        raise ConfigError(f"--engine {request.engine}: expected pool, aiida, aiida:PROFILE or aiida:slurm")
+    return AiidaMatrices(section, (place / "engine").absolute(), request.workers or os.cpu_count() or 1)
 
 
 def _cost(found: HamiltonianSet) -> float | None:

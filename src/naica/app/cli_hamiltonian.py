@@ -64,12 +64,13 @@ def make(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")] = None,
     retries: Annotated[int, typer.Option(min=0, help="How often a failed structure is tried again, more patiently each time.")] = 1,
     seconds: Annotated[float, typer.Option(min=1.0, help="Of the clock after which a structure is given up.")] = 3600.0,
+    engine: Annotated[str, typer.Option(help="Where to run: pool, or aiida (aiida:PROFILE, aiida:slurm) with provenance.")] = "pool",
     json: Json = False,
 ) -> None:
     """Compute H(R) and S(R) of many structures; goes on where it was interrupted. A set can be used while it grows."""
     from naica.app.actions_hamiltonian import make as action
 
-    request = requests.MakeRequest(tuple(what), out, source, _settings(settings), most, workers, retries, seconds)
+    request = requests.MakeRequest(tuple(what), out, source, _settings(settings), most, workers, retries, seconds, engine)
     answer(action, request, json, bar="Computing")
 
 

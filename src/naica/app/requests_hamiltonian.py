@@ -20,6 +20,7 @@ class MakeRequest:
     workers: int | None = None
     retries: int = 1
     seconds: float = 3600.0
+    engine: str = "pool"
 
 
 @dataclass(frozen=True)

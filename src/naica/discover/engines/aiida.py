@@ -35,7 +35,7 @@ _STARTS = 3  # of the daemon in a row without progress
 _ALL_DIE = 3
 _OVER = ("finished", "excepted", "killed")
 Fetch = Callable[[str, Path], None]
-Finish = Callable[[str, "dict[str, Any] | None", str, Fetch], None]
+Ended = tuple[str, "dict[str, Any] | None", str, Fetch]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,6 @@ def work_off(rules: Rules, desk: Desk, engine: EngineSection, workers: int, fold
 def carry_out(
     work: Callable[[Crystal, str, Path], dict[str, Any]],
     items: Mapping[str, Crystal],
-    finish: Finish,
     *,
     basis: str,
     protocol: Mapping[str, Any],
@@ -91,25 +90,27 @@ def carry_out(
     at_once: int,
     folder: Path,
     files: tuple[str, ...] = (),
-) -> None:
-    """Have `work(crystal, name, folder)` done for each item by one AiiDA process each.
+) -> Iterator[Ended]:
+    """Have `work(crystal, name, folder)` done for each item by one AiiDA process each, and tell of each as it ends.
 
     Parameters
     ----------
     work : what a job does in its folder; it pickles, and returns plain values
     items : name → crystal
-    finish : called once per name with the outcome (None if it died each time), the reason of that, and a function that copies one of
-        the job's files (name in the job, place here)
     basis : what must agree, beside structure and name, for an old process to answer a new call
     protocol : what is done, in words and numbers, kept as a node of the provenance
     tries : processes per item, where one dies without an outcome
     engine, folder : the profile, the computer, the queue, and where an own profile lies
     at_once : processes under way at the same time
     files : names and patterns of files that the provenance keeps
+
+    Yields
+    ------
+    name, outcome (None if it died each time), why it died, and a function that copies one of the job's files (name there, place here)
     """
     with _profile(engine, folder) as service:
         label = {name: _label(name, crystal, f"{basis} {folder}") for name, crystal in items.items()}
-        calls = _Calls(service, items, label, tries, finish)
+        calls = _Calls(service, items, label, tries)
 
         def make(name: str) -> int:
             return service.submit(work, protocol, items[name], name, label[name], files)
@@ -133,6 +134,8 @@ def carry_out(
                 calls.look_up()
                 since = time.monotonic()
                 continue
+            yield from landed
+            yield from calls.lost()
             if landed:
                 starts, since = 0, time.monotonic()
                 continue
@@ -145,13 +148,14 @@ def carry_out(
 class _Calls:
     """Calls and their AiiDA processes: which wait, which are under way, which died."""
 
-    def __init__(self, service: _Service, items: Mapping[str, Crystal], label: Mapping[str, str], tries: int, finish: Finish) -> None:
-        self.service, self.label, self.tries, self.finish = service, label, tries, finish
+    def __init__(self, service: _Service, items: Mapping[str, Crystal], label: Mapping[str, str], tries: int) -> None:
+        self.service, self.label, self.tries = service, label, tries
         self.waiting, self.air = list(items), dict[str, int]()
         self.deaths = dict.fromkeys(items, 0)
         self.read, self.mine = set[int](), set[int]()
         # calls whose every process died, and why; they are told once it is clear that not all die
         self.losses: dict[str, tuple[int, str]] = {}
+        self.ended: list[Ended] = []
         self.answered = False
         self.look_up()
 
@@ -177,30 +181,38 @@ class _Calls:
                 self.mine.add(self.air[name])
             self.waiting.pop(0)
 
-    def land(self) -> bool:
-        """Read processes that are over; True if there were any."""
+    def land(self) -> list[Ended]:
+        """What came of the processes that are over."""
         over = [name for name, state in self.service.states(self.air).items() if state in _OVER]
         for name in over:
-            pk = self.air.pop(name)
-            self.read.add(pk)
+            pk = self.air[name]
             outcome, reason = self.service.outcome(pk)
+            del self.air[name]
+            self.read.add(pk)
             # deaths of an earlier start do not count: what killed them may be mended
             self.deaths[name] += outcome is None and pk in self.mine
             if outcome is not None:
                 self.answered = True
-                self.finish(name, outcome, "", self.service.fetcher(pk))
+                self.ended.append((name, outcome, "", self.service.fetcher(pk)))
             elif self.deaths[name] < self.tries:
                 self.waiting.append(name)
             else:
                 self.losses[name] = pk, reason
-            self._tell_losses()
-        return bool(over)
+        ended, self.ended = self.ended, []
+        return ended
 
-    def _tell_losses(self) -> None:
+    def lost(self) -> Iterator[Ended]:
+        """Calls that died each time, once it is clear that not all do.
+
+        Raises
+        ------
+        RunError
+            If the first calls all died: then it is not them.
+        """
         if self.answered or not self.open:
-            for name, (pk, reason) in self.losses.items():
-                self.finish(name, None, reason, self.service.fetcher(pk))
-            self.losses.clear()
+            losses, self.losses = self.losses, {}
+            for name, (pk, reason) in losses.items():
+                yield name, None, reason, self.service.fetcher(pk)
         elif len(self.losses) >= _ALL_DIE:
             pk, reason = list(self.losses.values())[-1]
             raise RunError(
