@@ -52,6 +52,8 @@ def _said(value: Any) -> str:
 
 def status(request: CampaignRequest) -> Answer:
     """Rounds, hit rates and the best finds of a campaign."""
+    from naica.discover.cuts import sentences
+
     summary = summary_of(request.folder)
     blocks = (
         f"{summary.get('title') or summary['name']} · level of theory: {summary['level']}",
@@ -60,7 +62,22 @@ def status(request: CampaignRequest) -> Answer:
     )
     left = len(summary["finds"]) - _SHOWN
     notes = (f"{left} more finds: naica campaign report {request.folder}",) if left > 0 else ()
-    kept = ("name", "title", "elements", "level", "oracle", "criterion", "started", "finished", "n_rounds", "rounds", "recall", "cost")
+    notes = (*notes, *sentences(summary.get("filter")))
+    kept = (
+        "name",
+        "title",
+        "elements",
+        "level",
+        "oracle",
+        "criterion",
+        "started",
+        "finished",
+        "n_rounds",
+        "rounds",
+        "recall",
+        "filter",
+        "cost",
+    )
     finds = [{k: v for k, v in f.items() if k not in ("cif", "crystal")} for f in summary["finds"]]
     return Answer({"folder": str(request.folder), **{k: summary.get(k) for k in kept}, "finds": finds}, blocks, notes)
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from naica.data import CrystalTable, Label
 from naica.discover import engines
-from naica.discover.config import CampaignConfig, engine_named, read_config
+from naica.discover.config import CampaignConfig, Stop, engine_named, read_config
 from naica.discover.cuts import campaign_cuts
 from naica.discover.filter import Judge, Scores
 from naica.discover.judge import HullJudge, LabelJudge
@@ -44,7 +44,7 @@ from naica.structure.oxidation import is_balanced
 
 LABEL = "formation_energy_per_atom"
 # what may change between two starts of one campaign without making it another one
-_FREE = (("rounds",), ("folder",), ("title",), ("oracle", "workers"), ("oracle", "timeout"), ("oracle", "retries"), ("engine",))
+_FREE = (("rounds",), ("folder",), ("title",), ("oracle", "workers"), ("oracle", "timeout"), ("oracle", "retries"), ("engine",), ("stop",))
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run of a campaign ended: "finished", "budget spent" or "nothing left to compute"."""
+    """How a run of a campaign ended: "finished", "budget spent", "nothing left to compute" or "stop rule: …"."""
 
     folder: Path
     rounds: int
@@ -104,7 +104,7 @@ class Campaign:
             run.start()
             last = rounds or self.config.rounds
             for number in range(1, last + 1):
-                why = run.round(number, budget)
+                why = run.stop(number) or run.round(number, budget)
                 if why:
                     return Outcome(self.folder, number, len(ledger.called()), why)
             return Outcome(self.folder, last, len(ledger.called()), "finished")
@@ -224,6 +224,14 @@ class _Run:
         if self.config.stable.by == "hull":
             self.judge(0)  # raises if a reference is missing
 
+    def stop(self, number: int) -> str | None:
+        """Why a round that has not begun should not begin, by the section ``[stop]``."""
+        if self.config.stop == Stop() or number == 1 or any(self.ledger.stage(number, s) for s in ("learn", "compute")):
+            return None
+        from naica.discover.summary import why_stop
+
+        return why_stop(self.ledger, len(self.ledger.called()))
+
     def round(self, number: int, budget: int | None) -> str | None:
         """All stages of a round that have not finished; a reason if the campaign must stop."""
 
@@ -302,7 +310,13 @@ class _Run:
                 self.progress(Event(number, "propose", len(rows), 0, f"{len(rows)} candidates"))
         with self.ledger.write() as db:
             new = self.ledger.add_candidates(db, rows, number)
-            data = {"proposed": len(rows), "new": new, "by": counts, "dropped": self.proposals.dropped(), "sources": self.proposals.counts()}
+            data = {
+                "proposed": len(rows),
+                "new": new,
+                "by": counts,
+                "dropped": self.proposals.dropped(),
+                "sources": self.proposals.counts(),
+            }
             self.ledger.finish(db, number, "propose", data, time.monotonic() - began)
         self.progress(Event(number, "propose", len(rows), len(rows), f"{new} new candidates"))
 
@@ -342,8 +356,8 @@ class _Run:
                 "where key=?",
                 updates,
             )
-            if looks:
-                db.executemany("insert or replace into looks values (?, ?, ?, ?, ?, ?, ?, ?)", [(k, number, *rest) for k, *rest in looks])
+            if self.config.filter.relax_with:
+                self.relaxed_look.keep(db, number, looks)
             full = int(np.isfinite(scores.distance).sum())
             data = {"scored": len(rows), "full_look": full, "passed": int(passed.sum()), "recalibration": reading.to_dict(), **relaxed}
             self.ledger.finish(db, number, "judge", data, time.monotonic() - began)

@@ -8,7 +8,7 @@ say nothing of recall. Intervals are Wilson's, 95 %.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -91,6 +91,31 @@ def fates_of(quick: Floats, full: Floats, relaxed: Floats | None, threshold: flo
     # what the full look never saw fell at the first
     fates[~np.isfinite(full)] = 0
     return fates, names
+
+
+def sentences(told: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """What a summary's `filter` says, for people: what each cut lost, and how true the error bars were."""
+    if not told:
+        return ()
+    said = []
+    now = told["cuts"]["now"]
+    if now:
+        for cut, held in zip(now["control"]["cuts"], now["lost"], strict=True):
+            if cut["stable_met"]:
+                r = cut["recall"]
+                kept = f"kept {cut['stable_kept']} of {cut['stable_met']} stable control calls ({r['low']:.0%}–{r['high']:.0%})"
+            else:
+                kept = "no stable control call has met it yet"
+            most = f"; holds back at most {held['estimate']['high']:.0f} stable of {held['candidates']}" if held["control"] else ""
+            said.append(f"{cut['name']}: {kept}{most}")
+    reliable = told["reliability"]["by"]
+    if reliable["as read"]:
+        before, after = reliable["as predicted"], reliable["as read"]
+        said.append(
+            f"error bars held {after['coverage_1']:.0%} of {told['reliability']['n']} results (as the model gave them "
+            f"{before['coverage_1']:.0%}; 68% is right), Brier score {after['brier']:.3f} ({before['brier']:.3f})"
+        )
+    return tuple(said)
 
 
 # --- the ledger ----------------------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ pays twice.
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -199,7 +200,7 @@ class RelaxedLook:
 
         Returns
         -------
-        The new scores; rows for the table `looks` (to be written with the stage's outcome); facts for the stage's data.
+        The new scores; rows for `keep`; facts for the stage's data.
         """
         chosen = self._chosen(keys, scores, judge)
         starts = [crystals[r].scaled(float(scores.volume[r])) if np.isfinite(scores.volume[r]) else crystals[r] for r in chosen]
@@ -213,6 +214,11 @@ class RelaxedLook:
             after = float(new.distance[row]) if guess.usable else None
             looks.append((keys[row], float(scores.distance[row]), after, float(new.value[row]), float(new.sigma[row]), told, guess.status))
         return new, looks, self._facts(guesses, scores, new, judge, words)
+
+    def keep(self, db: sqlite3.Connection, number: int, looks: Sequence[tuple[Any, ...]]) -> None:
+        """Write what `take` saw in a round, inside the transaction of its stage; what earlier rounds saw of open candidates is void."""
+        db.execute("delete from looks where key in (select key from candidates where status in ('new', 'passed', 'filtered'))")
+        db.executemany("insert or replace into looks values (?, ?, ?, ?, ?, ?, ?, ?)", [(key, number, *rest) for key, *rest in looks])
 
     def structure(self, key: str) -> Crystal | None:
         """A candidate as the potential left it; None if it was never relaxed, or nothing usable came out."""
