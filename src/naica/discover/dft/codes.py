@@ -25,7 +25,7 @@ from naica.structure.elements import element, symbol
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
-HARTREE, RYDBERG = 27.211386245988, 13.605693122994
+RYDBERG = 13.605693122994  # eV
 
 Make = Callable[[Crystal, DftProtocol, float, Mapping[str, Any], Path], "Calculator"]
 
@@ -363,16 +363,17 @@ def _abinit(crystal: Crystal, protocol: DftProtocol, cutoff: float, changes: Map
 
     place = _abinit_folder()
     _lacking(crystal, _pseudo_files(place, "*.xml"), place, "ABINIT")
+    # ASE writes energies with their unit, eV
     settings: dict[str, Any] = {
         "ecut": cutoff,
-        "pawecutdg": 2 * cutoff / HARTREE,
-        "ixc": {"PBE": 11, "LDA": 7, "PBEsol": -116133}[protocol.functional],
+        "pawecutdg": 2 * cutoff,
+        "ixc": 11,  # PBE
         "occopt": {"fermi-dirac": 3, "gaussian": 7, "methfessel-paxton": 6}[protocol.smearing],
-        "tsmear": protocol.width / HARTREE,
-        "toldfe": protocol.scf_energy * len(crystal) / HARTREE / 10,
-        "ngkpt": protocol.mesh(crystal),
+        "tsmear": protocol.width,
+        "toldfe": protocol.scf_energy * len(crystal) / 10,
+        "ngkpt": " ".join(map(str, protocol.mesh(crystal))),
         "nshiftk": 1,
-        "shiftk": [[0, 0, 0]],
+        "shiftk": "0 0 0",
         "nsppol": 2 if protocol.first_moments(crystal) else 1,
         "nstep": 60,
         "optforces": 1,
