@@ -226,6 +226,20 @@ class Stable(Section):
     threshold: float = Field(default=0.001, description="eV/atom")
 
 
+class Stop(Section):
+    """When no further round begins, beside the number of rounds; each rule is off until it is given. May change between two starts."""
+
+    calls: int | None = Field(default=None, ge=1, description="oracle calls in all, start included")
+    hit_rate: float | None = Field(default=None, gt=0, le=1, description="exploit arm's hit rate below this in so many rounds in a row")
+    rounds: int = Field(default=2, ge=1, description="rounds in a row for hit_rate")
+    expected_hits: float | None = Field(
+        default=None, gt=0, description="sum of the probabilities of stability of all candidates left falls below this"
+    )
+    precision: float | None = Field(default=None, gt=0, description="eV/atom: mean absolute error of the last round's predictions reached")
+    precision_after: int = Field(default=5, ge=1, description="predictions a round needs for precision to count")
+    at_least: int = Field(default=1, ge=1, description="rounds done in any case")
+
+
 class CampaignConfig(Section):
     """A whole campaign file."""
 
@@ -245,6 +259,7 @@ class CampaignConfig(Section):
     engine: EngineSection = EngineSection()
     protocol: DftProtocol = Field(default_factory=DftProtocol, description="of an oracle of density functional theory")
     stable: Stable = Stable()
+    stop: Stop = Stop()
 
     @model_validator(mode="after")
     def _whole(self) -> CampaignConfig:

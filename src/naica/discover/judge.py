@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,7 @@ class HullJudge:
 
     def __init__(self, entries: Sequence[Entry], elements: Sequence[str], threshold: float) -> None:
         self.threshold = threshold
+        self._entries = list(entries)
         self.references: dict[str, float] = {}
         for entry in entries:
             if len(entry.crystal.composition) == 1:
@@ -53,6 +55,21 @@ class HullJudge:
                 "change the oracle's options or the [start] section"
             )
         self.hull = Hull([e.crystal.composition for e in entries], self.labels(entries), ids=[e.key for e in entries])
+
+    def grown(self, entries: Sequence[Entry], elements: Sequence[str]) -> HullJudge:
+        """A judge that knows further entries too; planes of chemical systems they do not touch are kept."""
+        lower = [
+            e for e in entries
+            if len(e.crystal.composition) == 1 and e.energy / len(e.crystal) < self.references[next(iter(e.crystal.composition))]
+        ]  # fmt: skip
+        if lower:
+            # all formation energies change with the reference
+            return HullJudge([*self._entries, *entries], elements, self.threshold)
+        more = copy(self)
+        more._entries = [*self._entries, *entries]
+        if entries:
+            more.hull = self.hull.with_entries([e.crystal.composition for e in entries], self.labels(entries), [e.key for e in entries])
+        return more
 
     def labels(self, entries: Sequence[Entry]) -> Floats:
         """Formation energy of each entry in eV/atom."""
