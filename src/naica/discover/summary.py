@@ -14,10 +14,12 @@ import numpy as np
 
 from naica.discover.config import CampaignConfig
 from naica.discover.judge import HullJudge, LabelJudge
+from naica.discover.learning import Trial, held_out_error, hit_rates, rate, scaling, stop_reason
 from naica.discover.ledger import Entry, Ledger
 from naica.discover.recipes import Recipe
 from naica.errors import RunError
-from naica.insight.intervals import enrichment, wilson
+from naica.insight.intervals import enrichment
+from naica.structure.composition import parse_formula
 
 ARMS = ("exploit", "explore", "control")
 
@@ -25,8 +27,8 @@ ARMS = ("exploit", "explore", "control")
 def summary(folder: str | Path, structures: bool = True) -> dict[str, Any]:
     """All results of the campaign in a folder.
 
-    Keys: name, title, elements, level, oracle, criterion, started, versions, config, rounds, hull, calibration, learning, finds,
-    rejections, failures, recall, filter, cost. Energies in eV/atom. `structures` adds CIF text and atoms to each find.
+    Keys: name, title, elements, level, oracle, criterion, started, versions, config, rounds, hull, calibration, learning, scaling,
+    hit_rates, finds, rejections, failures, recall, filter, cost. Energies in eV/atom. `structures` adds CIF text and atoms to each find.
 
     Raises
     ------
@@ -42,6 +44,15 @@ def summary(folder: str | Path, structures: bool = True) -> dict[str, Any]:
         return _Story(ledger).tell(structures)
     finally:
         ledger.close()
+
+
+def why_stop(ledger: Ledger, calls: int) -> str | None:
+    """Why, by the rules of the campaign's section ``[stop]``, no further round should begin; None if one may."""
+    story = _Story(ledger)
+    if not story.ready or not story.n_rounds:
+        return None
+    left = ledger.rows("select sum(probability) from candidates where picked is null and probability is not null")[0][0]
+    return stop_reason(story.config.stop, [story.round(r) for r in range(1, story.n_rounds + 1)], calls, left)
 
 
 @dataclass(frozen=True)
@@ -129,10 +140,12 @@ class _Story:
     def judge(self, round_: int) -> HullJudge | LabelJudge:
         """The judge that knows the results up to a round."""
         if round_ not in self._judges:
-            known = [e for e in self.entries if e.round <= round_]
             if self.config.stable.by == "label":
                 self._judges[round_] = LabelJudge(self.config.stable.threshold)
+            elif isinstance(before := self._judges.get(round_ - 1), HullJudge):
+                self._judges[round_] = before.grown([e for e in self.entries if e.round == round_], self.config.elements)
             else:
+                known = [e for e in self.entries if e.round <= round_]
                 self._judges[round_] = HullJudge(known, self.config.elements, self.config.stable.threshold)
         return self._judges[round_]
 
@@ -144,10 +157,10 @@ class _Story:
     def tell(self, structures: bool) -> dict[str, Any]:
         """The whole dictionary."""
         if not self.ready:
-            lists: dict[str, Any] = {name: [] for name in ("rounds", "calibration", "learning", "finds")}
-            empty = {**lists, "hull": None, "recall": None, "filter": None}
+            lists: dict[str, Any] = {name: [] for name in ("rounds", "calibration", "learning", "hit_rates", "finds")}
+            empty = {**lists, "scaling": None, "hull": None, "recall": None, "filter": None}
             return {**self._head(), **empty, "rejections": self._rejections(), "failures": self._failures(), "cost": self._cost()}
-        rounds = [self._round(r) for r in range(1, self.n_rounds + 1)]
+        rounds = [self.round(r) for r in range(1, self.n_rounds + 1)]
         calibration = [c for r in range(1, self.n_rounds + 1) for c in self._calibration(r)]
         return {
             **self._head(),
@@ -155,10 +168,12 @@ class _Story:
             "hull": self._hull() if self.config.stable.by == "hull" else None,
             "calibration": calibration,
             "learning": [
-                {"round": r["round"], "labels": r["model"].get("labels"), "mae": r["mae"], "n": r["judged"]}
+                {"round": r["round"], "labels": r["model"].get("labels"), "mae": r["mae"], "n": r["judged"], "held_out": r["held_out"]}
                 for r in rounds
                 if r["mae"] is not None
             ],
+            "scaling": self._scaling(rounds),
+            "hit_rates": hit_rates(self.trials()),
             "finds": self._finds(structures),
             "rejections": self._rejections(),
             "failures": self._failures(),
@@ -196,14 +211,15 @@ class _Story:
         }
 
     # --- rounds ------------------------------------------------------------------------------------------------------------
-    def _round(self, number: int) -> dict[str, Any]:
+    def round(self, number: int) -> dict[str, Any]:
+        """One round in numbers."""
         stages = {s: self.ledger.stage(number, s) or {} for s in ("learn", "propose", "judge", "pick", "compute")}
         entries = [e for e in self.entries if e.round == number]
         near = self.distances(entries, number) <= self.config.stable.threshold
         hit = {e.key: bool(yes) and e.key not in self.repeats for e, yes in zip(entries, near, strict=True)}
         picks = [c for c in self.picked.values() if c.picked == number]
-        arms = {arm: _rate([hit.get(c.key, False) for c in picks if c.arm == arm]) for arm in ARMS}
-        total = _rate([hit.get(c.key, False) for c in picks])
+        arms = {arm: rate([hit.get(c.key, False) for c in picks if c.arm == arm]) for arm in ARMS}
+        total = rate([hit.get(c.key, False) for c in picks])
         errors = [abs(c["predicted"] - c["actual"]) for c in self._calibration(number)]
         best, chance = arms["exploit"], arms["control"]
         factor = enrichment(best["hits"], best["n"], chance["hits"], chance["n"])
@@ -226,8 +242,48 @@ class _Story:
             "enrichment": None if factor is None else {"value": factor.value, "low": factor.low, "high": factor.high},
             "mae": float(np.mean(errors)) if errors else None,
             "judged": len(errors),
+            "held_out": held_out_error(stages["learn"].get("metrics", {})),
+            "hulls": self._hulls(number, entries),
             "model": {k: v for k, v in stages["learn"].items() if k != "seconds"},
             "seconds": {s: d.get("seconds", 0.0) for s, d in stages.items()},
+        }
+
+    def trials(self) -> list[Trial]:
+        """Every pick of the finished rounds and what came of it."""
+        hit: dict[str, bool] = {}
+        for number in range(1, self.n_rounds + 1):
+            mine = [e for e in self.entries if e.round == number]
+            near = self.distances(mine, number) <= self.config.stable.threshold
+            hit.update({e.key: bool(yes) and e.key not in self.repeats for e, yes in zip(mine, near, strict=True)})
+        picks = [c for c in self.picked.values() if c.picked <= self.n_rounds]
+        return [Trial(c.picked, c.arm, c.origin, len(parse_formula(c.formula)), hit.get(c.key, False)) for c in picks]
+
+    def _scaling(self, rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Power laws of the errors of picks and of labels held out, against the labels of each round."""
+        found = {}
+        for name in ("mae", "held_out"):
+            known = [(r["model"]["labels"], r[name]) for r in rounds if r[name] is not None and r["model"].get("labels")]
+            found["picks" if name == "mae" else name] = scaling([n for n, _ in known], [e for _, e in known])
+        return found
+
+    def _hulls(self, number: int, entries: Sequence[Entry]) -> dict[str, int] | None:
+        """Phases of a round against the hull of the start and against the hull that has grown, and which it pushed off the latter.
+
+        Keys: below_start (entries below the start's hull, or on it within the threshold), on_grown (within the threshold of the hull at the
+        end of the round), pushed_off (entries on the hull a round ago that are so no more), start, grown (entries on either hull).
+        """
+        first, before, now = self.judge(0), self.judge(number - 1), self.judge(number)
+        if not (isinstance(first, HullJudge) and isinstance(before, HullJudge) and isinstance(now, HullJudge)):
+            return None
+        limit = self.config.stable.threshold
+        was, is_ = set(before.hull.stable(limit)), set(now.hull.stable(limit))
+        below = self.distances(entries, 0) <= limit if entries else np.zeros(0, dtype=bool)
+        return {
+            "below_start": int(below.sum()),
+            "on_grown": sum(e.key in is_ for e in entries),
+            "pushed_off": len(was - is_),
+            "start": len(first.hull.stable(limit)),
+            "grown": len(is_),
         }
 
     def _calibration(self, number: int) -> list[dict[str, Any]]:
@@ -385,14 +441,6 @@ class _Story:
             "start_seconds": start[1],
             "wall_seconds": wall,
         }
-
-
-def _rate(hits: Sequence[bool]) -> dict[str, Any]:
-    n, k = len(hits), int(sum(hits))
-    if not n:
-        return {"n": 0, "hits": 0, "rate": None, "low": 0.0, "high": 1.0}
-    found = wilson(k, n)
-    return {"n": n, "hits": k, "rate": k / n, "low": found.low, "high": found.high}
 
 
 def _structure(entry: Entry, structures: bool) -> Mapping[str, Any]:
