@@ -97,7 +97,12 @@ def network_rate(best: list[Best], parents: dict[str, Any], sample: int = 400) -
     began = time.process_time()
     model.predict(made, volume_factors=(1.0,), members=1)
     quick = time.process_time() - began
-    return {"sample": len(made), "atoms_mean": float(np.mean([len(c) for c in made])), "realise_s": seconds / len(made), "quick_s": quick / len(made)}
+    return {
+        "sample": len(made),
+        "atoms_mean": float(np.mean([len(c) for c in made])),
+        "realise_s": seconds / len(made),
+        "quick_s": quick / len(made),
+    }
 
 
 def main() -> None:
@@ -131,7 +136,11 @@ def main() -> None:
     )
     generated = run.generate(blocks)
     best, ranked = run.rank()
-    stable = {r["formula"] for r, h in zip(rows, hidden, strict=True) if h and r["Ed"] and float(r["Ed"]) < 0 and len(parse_formula(r["formula"])) in (2, 3)}
+    stable = {
+        r["formula"]
+        for r, h in zip(rows, hidden, strict=True)
+        if h and r["Ed"] and float(r["Ed"]) < 0 and len(parse_formula(r["formula"])) in (2, 3)
+    }
     found = recall(best, stable)
     reached = reachable(run, stable)
     wanted = {b.recipe.parent for b in best[:2000]}
@@ -191,13 +200,16 @@ def told(generated: dict[str, float], ranked: dict[str, float], network: dict[st
     share = keep / max(made, 1)
     node = 3600 * CORES_PER_NODE
     return {
-        "candidates": {"made": made, "records after runs": ranked["records"], "distinct": distinct, "known formulas left out": ranked["known"]},
+        "candidates": {"made": made, "records after runs": ranked["records"], "distinct": distinct, "left out as known": ranked["known"]},
         "stages": stages,
         "network on the best": {
             "sample": network["sample"], "atoms, mean": network["atoms_mean"], "made per s and core": 1 / network["realise_s"],
             "quick looks per s and core": 1 / network["quick_s"],
         },
-        "cost": {"CPU microseconds per candidate, all stages": 1e6 * per_candidate, "CPU ms per network look": 1e3 * (network["quick_s"] + network["realise_s"])},
+        "cost": {
+            "CPU microseconds per candidate, all stages": 1e6 * per_candidate,
+            "CPU ms per network look": 1e3 * (network["quick_s"] + network["realise_s"]),
+        },
         f"10^9 by arithmetic, nodes of {CORES_PER_NODE} cores": {
             "node-hours, first look": 1e9 * per_candidate / node,
             "node-hours, network on the same share": 1e9 * share * (network["quick_s"] + network["realise_s"]) / node,

@@ -134,7 +134,9 @@ def stoichiometries(n_elements: int, cap: int = 8, max_atoms: int | None = None)
         If a number is below one, or there are more than 20 million ratios.
     """
     if n_elements < 1 or cap < 1 or (max_atoms is not None and max_atoms < n_elements):
-        raise InputError(f"{n_elements} elements, amounts up to {cap}, at most {max_atoms} atoms; expected numbers from 1 that leave a formula")
+        raise InputError(
+            f"{n_elements} elements, amounts up to {cap}, at most {max_atoms} atoms; expected numbers from 1 that leave a formula"
+        )
     if cap**n_elements > 20_000_000:
         raise InputError(f"{cap}^{n_elements} ratios of amounts are too many to list; lower the largest amount")
     grid = np.stack(np.meshgrid(*[np.arange(1, cap + 1)] * n_elements, indexing="ij"), axis=-1).reshape(-1, n_elements)

@@ -79,7 +79,9 @@ class PairEnergies:
         values = np.asarray(energies, dtype=np.float64)
         aside = np.zeros(len(values), dtype=bool) if held_out is None else np.asarray(held_out, dtype=bool)
         if len(values) != len(formulas) or not np.isfinite(values).all() or not (~aside).any():
-            raise InputError(f"{len(formulas)} formulas and {np.isfinite(values).sum()} finite energies to fit; expected as many, at least one")
+            raise InputError(
+                f"{len(formulas)} formulas and {np.isfinite(values).sum()} finite energies to fit; expected as many, at least one"
+            )
         numbers, fractions = _as_pairs(formulas)
         pairs = _design(numbers[~aside], fractions[~aside])
         smooth = pairs @ _smooth()

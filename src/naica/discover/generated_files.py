@@ -3,8 +3,8 @@
 Such output holds a share of nonsense, and one bad structure must not cost the others: files are cut into single structures before they are
 parsed, so each either becomes a crystal or a reason. Structures stream; nothing is kept.
 
-MatterGen writes ``generated_crystals_cif.zip`` and ``generated_crystals.extxyz``, DiffCSP, CDVAE and Chemeleon folders of CIF or JSON; a JSON
-line is pymatgen's dictionary of a structure, or numbers (or species), cell (or lattice) and positions (or frac_coords).
+MatterGen writes ``generated_crystals_cif.zip`` and ``generated_crystals.extxyz``, DiffCSP, CDVAE and Chemeleon folders of CIF or JSON; a
+JSON line is pymatgen's dictionary of a structure, or numbers (or species), cell (or lattice) and positions (or frac_coords).
 """
 
 from __future__ import annotations
@@ -184,7 +184,11 @@ def _from_dict(raw: Any) -> Crystal:
         from pymatgen.core import Structure
 
         return Crystal.from_pymatgen(Structure.from_dict(dict(raw)))
-    names = {"numbers": ("numbers", "atomic_numbers", "species", "symbols"), "cell": ("cell", "lattice"), "positions": ("positions", "coords")}
+    names = {
+        "numbers": ("numbers", "atomic_numbers", "species", "symbols"),
+        "cell": ("cell", "lattice"),
+        "positions": ("positions", "coords"),
+    }
     found = {what: next((raw[k] for k in keys if k in raw), None) for what, keys in names.items()}
     fractional = next((raw[k] for k in ("frac_coords", "fractional", "scaled_positions") if k in raw), None)
     if found["numbers"] is None or found["cell"] is None or (found["positions"] is None and fractional is None):

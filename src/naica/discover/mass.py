@@ -19,6 +19,7 @@ the same memory and 17 GB of disk.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -26,7 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations, islice, product
+from itertools import combinations, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +162,12 @@ def _substituted(
         if not fresh.any():
             continue
         neutral = (charges[found[fresh]] @ np.array(amounts)) == 0
+        # states of one element make the same atoms: the likeliest comes first and speaks for all, and one that balances suffices
+        packed = (news[fresh].astype(np.int64) << (_BITS * np.arange(len(rows)))).sum(axis=1)
+        _, first, back = np.unique(packed, return_index=True, return_inverse=True)
+        balanced = np.bincount(back.reshape(-1), weights=neutral) > 0
         frame = Frame(parent.crystal.hash, orders[0], amounts, label, _as_indices(orders))
-        yield Filled(frame, news[fresh], product_[fresh].astype(np.float32), neutral)
+        yield Filled(frame, news[fresh][first], product_[fresh][first].astype(np.float32), balanced)
 
 
 def _as_indices(orders: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
@@ -208,7 +213,7 @@ def _along(pairs: NDArray[np.bool_], a: int, b: int, k: int) -> NDArray[np.bool_
 def _neutral(found: Prototype, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
     """(n,) * k whether elements on the labels of a prototype balance with the signs of its example.
 
-    Sums of charges of all labels but the last are a table of what can be reached; a product with what the last label needs gives the answer.
+    Sums of charges of all labels but the last are a table of what can be reached; its product with what the last needs is the answer.
     """
     from naica.discover.enumeration import states_like
 
@@ -278,8 +283,8 @@ def formula_codes(elements: NDArray[np.uint8], amounts: NDArray[np.integer]) -> 
 # --- the run -----------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Best:
-    """A ranked candidate: its recipe, reduced formula, energies in eV/atom (`distance` is what it is ranked by, the penalty for charges that
-    do not balance included) and the probability of its substitution (0 for a decorated prototype).
+    """A ranked candidate: its recipe, reduced formula, energies in eV/atom (`distance` is what it is ranked by, the penalty for charges
+    that do not balance included) and the probability of its substitution (0 for a decorated prototype).
     """
 
     recipe: Recipe
@@ -353,7 +358,7 @@ class MassRun:
             total.update({k: facts[k] for k in ("made", "distinct", "seconds")})
             total["frames"] += len(facts["frames"])
             self.tick("generate", int(total["made"]))
-        return {**{k: 0 for k in ("made", "distinct", "seconds", "frames")}, **total}
+        return {**dict.fromkeys(("made", "distinct", "seconds", "frames"), 0), **total}
 
     def _remember(self, number: int, frames: Sequence[Frame]) -> list[int]:
         """Number the frames of a block and the labels they bring; the numbers of their labels."""
@@ -378,8 +383,8 @@ class MassRun:
         more = np.concatenate(rest) if rest else np.empty(0, dtype=_REST)
         order = _distinct(key, more)
         place = self.folder / "runs" / f"{number:06d}"
-        _whole(place.with_suffix(".keys"), lambda path: key[order].tofile(path))
-        _whole(place.with_suffix(".rest"), lambda path: more[order].tofile(path))
+        _whole(place.with_suffix(".keys"), key[order].tofile)
+        _whole(place.with_suffix(".rest"), more[order].tofile)
         return {
             "made": len(key), "distinct": len(order), "seconds": time.process_time() - began, "frames": [f.frame.to_json() for f in filled]
         }  # fmt: skip
@@ -387,9 +392,12 @@ class MassRun:
     # --- rank --------------------------------------------------------------------------------------------------------------
     def rank(self) -> tuple[list[Best], dict[str, float]]:
         """The best candidates of all runs, best first, with counts and CPU seconds of making distinct, looking and ranking."""
-        runs = [(_mapped(path, np.uint64), _mapped(path.with_suffix(".rest"), _REST)) for path in sorted((self.folder / "runs").glob("*.keys"))]
+        runs = [
+            (_mapped(path, np.uint64), _mapped(path.with_suffix(".rest"), _REST)) for path in sorted((self.folder / "runs").glob("*.keys"))
+        ]
         amounts = self._amounts()
         known = _codes_of(self.known)
+        self._same_ranking(known)
         facts: Counter[str] = Counter()
         held: list[NDArray[Any]] = []
         for number, (low, high) in enumerate(self._ranges([k for k, _ in runs])):
@@ -411,6 +419,15 @@ class MassRun:
         zero = ("records", "distinct", "known", "hull", "merge_seconds", "look_seconds", "hull_seconds", "rank_seconds")
         return ranked, {**dict.fromkeys(zero, 0), **facts}
 
+    def _same_ranking(self, known: NDArray[np.uint64]) -> None:
+        """Forget the ranges of a ranking with other settings. (The hull behind `distance` is up to the caller: one folder, one hull.)."""
+        digest = hashlib.sha256(known.tobytes() + self.pairs.tables.tobytes()).hexdigest()[:16]
+        mine = json.dumps([self.keep, self.chunk, self.unbalanced, digest])
+        note = self.folder / "best" / "settings.json"
+        if not note.exists() or note.read_text(encoding="utf-8") != mine:
+            _remove(self.folder / "best")
+            _whole(note, lambda path: path.write_text(mine, encoding="utf-8"))
+
     def _amounts(self) -> NDArray[np.int64]:
         """(frames, PLACES) atoms of each place."""
         out = np.zeros((len(self._frames), PLACES), dtype=np.int64)
@@ -429,7 +446,7 @@ class MassRun:
         pieces = int(np.ceil(total / self.chunk))
         inner = sorted({int(sample[len(sample) * p // pieces]) for p in range(1, pieces)})
         edges = [0, *inner, 2**64]
-        yield from zip(edges[:-1], edges[1:], strict=True)
+        yield from pairwise(edges)
 
     def _look(
         self, runs: Sequence[tuple[NDArray[np.uint64], NDArray[Any]]], low: int, high: int, amounts: NDArray[np.int64],

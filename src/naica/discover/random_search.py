@@ -1,7 +1,7 @@
-"""Random structure search in the manner of AIRSS: a formula becomes a hundred sensible random crystals, each relaxed to its nearest minimum.
+"""Random structure search in the manner of AIRSS: a formula becomes a hundred sensible random crystals, each relaxed to a minimum.
 
-Pickard & Needs, J. Phys. Condens. Matter 23, 053201 (2011); in a discovery loop: Merchant et al., Nature 624, 80 (2023), Methods. "Sensible"
-means: some symmetry, a volume near the one atoms in contact take, and no two atoms closer than their species allow.
+Pickard & Needs, J. Phys. Condens. Matter 23, 053201 (2011); in a discovery loop: Merchant et al., Nature 624, 80 (2023), Methods.
+"Sensible" means: some symmetry, a volume near the one atoms in contact take, and no two atoms closer than their species allow.
 
 * **Symmetry.** A space group is drawn; atoms go onto its general and special positions. Positions are not read from tables: the fixed
   points of one or more operations, intersected, are an affine set x = b + A u, and its multiplicity is the size of an orbit on it.
@@ -146,7 +146,11 @@ def _group(number: int) -> _Group:
         point = base + directions @ rng.random(directions.shape[1])
         multiplicity = len(_orbit_of(point, rotations, translations))
         # points on one orbit are one kind; lines and planes of one multiplicity are told apart by how they were found only
-        where = min(map(tuple, (np.round(_orbit_of(base, rotations, translations), 3) % 1.0).tolist())) if not directions.shape[1] else (draw % 3,)
+        where = (
+            min(map(tuple, (np.round(_orbit_of(base, rotations, translations), 3) % 1.0).tolist()))
+            if not directions.shape[1]
+            else (draw % 3,)
+        )
         sites.setdefault((multiplicity, directions.shape[1], *where), (multiplicity, base, directions))
     return _Group(number, rotations, translations, tuple(sites.values()))
 
@@ -223,7 +227,7 @@ def least_distances(numbers: NDArray[np.int64], separation: float) -> Array:
     return np.asarray(separation * np.maximum(radius[:, None] + radius[None], 0.5))
 
 
-def random_crystals(formula: str, search: Search = Search(), progress: Callable[[int, int], None] | None = None) -> list[Crystal]:  # noqa: B008
+def random_crystals(formula: str, search: Search = Search(), progress: Callable[[int, int], None] | None = None) -> list[Crystal]:
     """`search.structures` random crystals of a formula that respect volume and distances; the same for the same settings.
 
     `info` holds ``spacegroup`` and ``formula_units`` of the draw.
@@ -241,7 +245,9 @@ def random_crystals(formula: str, search: Search = Search(), progress: Callable[
     if most < 1:
         raise InputError(f"{formula} has {unit.sum()} atoms in a formula unit; expected at most max_atoms = {search.max_atoms}")
     kinds = np.array([element(s).number for s in counts])
-    rng = np.random.default_rng([search.seed, int(hashlib.md5(format_formula(counts).encode(), usedforsecurity=False).hexdigest()[:12], 16)])
+    rng = np.random.default_rng(
+        [search.seed, int(hashlib.md5(format_formula(counts).encode(), usedforsecurity=False).hexdigest()[:12], 16)]
+    )
     found: list[Crystal] = []
     for _ in range(_ATTEMPTS):
         missing = search.structures - len(found)
@@ -372,7 +378,7 @@ def _push(fraction: Array, cells: Array, least: Array) -> tuple[Array, Array]:
 def search_formula(
     formula: str,
     potential: Any,
-    search: Search = Search(),  # noqa: B008
+    search: Search = Search(),
     folder: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Found:
@@ -381,8 +387,7 @@ def search_formula(
     Parameters
     ----------
     potential : whatever `naica.relax` takes
-    folder : where finished blocks are kept; the same call goes on from there, and a call with other settings or another potential by name is
-        refused
+    folder : where finished blocks are kept; the same call goes on from there, and other settings or another potential are refused
     progress : called with (structures relaxed, structures wanted)
 
     Raises
@@ -474,4 +479,6 @@ def _write(path: Path, content: Any) -> None:
         aside.write_text(json.dumps(content), encoding="utf-8")
         os.replace(aside, path)
     except OSError as error:
-        raise RunError(f"{path}: {error.strerror or error}; finished blocks are kept: give the same command again once it is mended") from error
+        raise RunError(
+            f"{path}: {error.strerror or error}; finished blocks are kept: give the same command again once it is mended"
+        ) from error

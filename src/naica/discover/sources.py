@@ -1,8 +1,8 @@
 """Further sources of a campaign's candidates: files of generative models, parents from whole tables, and compositions first.
 
 Each source is a stream of `Offer`s: a recipe with the structure it starts from (which the ledger then keeps), or the reason why there is
-none. What costs time (random search, the first look at millions) leaves files in the run folder, from which the same stream comes again after
-a kill without computing anything twice.
+none. What costs time (random search, the first look at millions) leaves files in the run folder, from which the same stream comes again
+after a kill without computing anything twice.
 """
 
 from __future__ import annotations
@@ -158,9 +158,7 @@ class Sources:
         if want.substitution:
             made.append(SubstitutionStream(remembered(self.pool()), elements, threshold=want.substitution_threshold))
         if want.saps:
-            made.append(
-                PartialSubstitutions(remembered(self.pool()), elements, max_atoms=want.max_atoms, limit=want.per_parent, window=64)
-            )
+            made.append(PartialSubstitutions(remembered(self.pool()), elements, max_atoms=want.max_atoms, limit=want.per_parent, window=64))
         for stream in made:
             for recipe, likelihood in islice(stream, want.max_per_round):
                 yield Offer(recipe.origin, recipe.parent, recipe, kept[recipe.parent], likelihood)
@@ -300,4 +298,3 @@ def _table(name: str) -> Any:
         return CrystalTable.read(name) if name.endswith(".parquet") else load_set(name)
     except (OSError, InputError) as error:
         raise ConfigError(f"[generate] parents: {name!r} cannot be used: {error}") from error
-

@@ -327,7 +327,12 @@ class SubstitutionStream:
         self.dropped: Counter[str] = Counter()
         self._parents, self._limit = parents, limit
         self._table = table or SubstitutionTable()
-        self._options: dict[str, Any] = {"elements": elements, "threshold": threshold, "known_formulas": known_formulas, "balanced": balanced}
+        self._options: dict[str, Any] = {
+            "elements": elements,
+            "threshold": threshold,
+            "known_formulas": known_formulas,
+            "balanced": balanced,
+        }
 
     def __iter__(self) -> Iterator[tuple[Recipe, float]]:
         """Recipes and probabilities; `dropped` is complete at the end."""

@@ -37,21 +37,17 @@ Array = NDArray[np.float64]
 LABELS = "ABCDEFGH"
 
 FAMILIES: Mapping[str, frozenset[str]] = {
-    "perovskite": frozenset(
-        """perovskite antiperovskite perovskite-tetragonal perovskite-I4mcm perovskite-R3c perovskite-Pnma elpasolite
-        potassium-nickel-fluoride ruddlesden-popper-2 rhenium-trioxide aluminium-fluoride thallium-aluminium-fluoride
-        brownmillerite YBCO-123""".split()
-    ),
-    "layered": frozenset(
-        """graphite black-phosphorus arsenic cadmium-iodide cadmium-chloride molybdenite bismuth-iodide litharge hexagonal-boron-nitride
-        vanadium-pentoxide molybdenum-trioxide germanium-sulfide bismuth-telluride tetradymite brucite matlockite alpha-NaFeO2 delafossite
-        P2-layered-oxide lanthanum-iron-arsenide-oxide thallium-aluminium-fluoride""".split()
-    ),
-    "framework": frozenset(
-        """alpha-quartz alpha-cristobalite beta-cristobalite berlinite garnet garnet-ternary nasicon pyrochlore spinel olivine
-        olivine-ordered gamma-LiAlO2 beta-NaFeO2 zircon scheelite anhydrite monazite calcium-ferrite
-        calcium-titanite sodium-metasilicate beta-silicon-nitride""".split()
-    ),
+    family: frozenset(names.split())
+    for family, names in {
+        "perovskite": """perovskite antiperovskite perovskite-tetragonal perovskite-I4mcm perovskite-R3c perovskite-Pnma elpasolite
+            potassium-nickel-fluoride ruddlesden-popper-2 rhenium-trioxide aluminium-fluoride thallium-aluminium-fluoride""",
+        "layered": """graphite black-phosphorus arsenic cadmium-iodide cadmium-chloride molybdenite bismuth-iodide litharge brucite
+            hexagonal-boron-nitride vanadium-pentoxide molybdenum-trioxide germanium-sulfide bismuth-telluride tetradymite matlockite
+            alpha-NaFeO2 delafossite P2-layered-oxide lanthanum-iron-arsenide-oxide thallium-aluminium-fluoride""",
+        "framework": """alpha-quartz alpha-cristobalite beta-cristobalite berlinite garnet garnet-ternary nasicon pyrochlore spinel olivine
+            olivine-ordered gamma-LiAlO2 beta-NaFeO2 zircon scheelite anhydrite monazite calcium-ferrite calcium-titanite
+            beta-silicon-nitride""",
+    }.items()
 }
 """Names of the prototypes of each family; see `Prototype.families`."""
 
@@ -136,8 +132,9 @@ class Prototype:
 
     @property
     def families(self) -> frozenset[str]:
-        """Of "perovskite" (octahedra that share corners, with larger ions between them), "layered" (bonds within sheets only, which may hold
-        ions between them) and "framework" (nets of polyhedra with room for ions) those it belongs to."""
+        """Of "perovskite" (octahedra that share corners, with larger ions between them), "layered" (bonds within sheets only, which may
+        hold ions between them) and "framework" (nets of polyhedra with room for ions) those it belongs to.
+        """
         return frozenset(family for family, names in FAMILIES.items() if self.name in names)
 
     @property
@@ -232,7 +229,7 @@ def primitive_operations(number: int) -> tuple[Array, Array, Array]:
 
 
 def random_lattice(number: int, rng: np.random.Generator) -> Array:
-    """Rows of a random primitive cell of volume 1 that a space group allows: lengths within a factor of two, angles from 65 to 115 degrees."""
+    """Rows of a random primitive cell of volume 1 that a space group allows: lengths within a factor of two, angles of 65 to 115°."""
     basis = primitive_operations(number)[2]
     while True:
         lengths, angles = rng.uniform(0.7, 1.4, 3), rng.uniform(65.0, 115.0, 3)

@@ -137,7 +137,9 @@ def labels(crystal: Crystal, tolerance: float = 1e-2) -> tuple[str, str]:
     )
 
 
-def prototype_orders(crystal: Crystal, prefer: Mapping[int, float] | None = None, tolerance: float = 1e-2) -> tuple[str, list[tuple[int, ...]]]:
+def prototype_orders(
+    crystal: Crystal, prefer: Mapping[int, float] | None = None, tolerance: float = 1e-2
+) -> tuple[str, list[tuple[int, ...]]]:
     """The `prototype_label`, and the orders of the crystal's elements (atomic numbers) that write it.
 
     There are several orders where the normaliser of the space group exchanges elements (the two of rock salt); putting other elements in
@@ -152,7 +154,7 @@ def prototype_orders(crystal: Crystal, prefer: Mapping[int, float] | None = None
     best, orders = "", list[tuple[int, ...]]()
     for renamed in renamings:
         texts = {z: _wyckoff_text(counts, renamed) for z, counts in occupied.items()}
-        order = sorted(occupied, key=lambda z: (amounts[z], texts[z], wish.get(z, 0.0), z))  # noqa: B023
+        order = sorted(occupied, key=lambda z: (amounts[z], texts[z], wish.get(z, 0.0), z))
         bare = "_".join(texts[z] for z in order)
         if not orders or bare < best:
             best, orders = bare, []
