@@ -44,13 +44,13 @@ def test_ordered_magnesiowuestite_is_one_ordering_of_a_solid_solution() -> None:
     "crystal",
     [
         rocksalt(["Mg"] * 4),  # one cation
-        rocksalt(["Na", "Na", "Y", "Y"], "S", 5.6),  # like sizes, but charges two apart
+        rocksalt(["Li", "Li", "V", "V"], "N", 4.2),  # like sizes, but charges four apart
         rocksalt(["Li", "Li", "Cs", "Cs"], "Cl", 6.0),  # like charges, but sizes that differ by half
         double_perovskite("Ba", "Mg", "W"),  # charges four apart: orders
         Crystal.from_fractional(["Mg", "O"], [[0, 0, 0], [0.5] * 3], np.eye(3) * 2.6),  # opposite charges
         Crystal(["O", "O"], [[0, 0, 0], [0, 0, 1.2]]),  # a molecule
     ],
-    ids=["MgO", "NaYS2", "LiCsCl2", "Ba2MgWO6", "MgO B2", "O2"],
+    ids=["MgO", "LiVN2", "LiCsCl2", "Ba2MgWO6", "MgO B2", "O2"],
 )
 def test_what_nature_orders_or_cannot_mix_is_left_alone(crystal: Crystal) -> None:
     assert sharings(crystal) == ()

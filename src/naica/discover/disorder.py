@@ -11,14 +11,15 @@ evidence:
    within 0.4 (ions 0.6).
 3. Relatives: both ends of the series (one element on all those sites) are known in the same structure, or another member of it is.
 
-"likely" needs one, two and three, or of two ions of equal charge within 10 %; "possible" needs one, and radii and charges alone. In
-alloys relatives count whatever the electronegativities (Cu3Au). It says what ordering has to compete with, not what wins: the ideal entropy
-of mixing is given for comparison with the energy gained.
+"likely" needs one, two and three, or of two ions of equal charge within 10 %. In alloys relatives count whatever the electronegativities
+(Cu3Au). "possible" needs one, and radii within 15 %, of ions within 25 % and two charges: what is found mixed in lithium conductors reaches
+that far (benchmarks/novelty.py). The test says what ordering has to compete with, not what wins: the ideal entropy of mixing is given for
+comparison with the energy gained. Vacancies, and three elements on one sublattice, are seen only pair by pair or not at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
@@ -37,8 +38,8 @@ Flags = NDArray[np.bool_]
 Finder = Callable[[Crystal], str | None]
 """Looks a structure up: the id of a known one that matches, or None."""
 
-_SIZE, _CLOSE_SIZE = 0.15, 0.10
-_CHARGE = 1.0
+_SIZE, _CLOSE_SIZE, _FAR_SIZE = 0.15, 0.10, 0.25
+_CHARGE, _FAR_CHARGE = 1.0, 2.0
 _CHI, _CHI_OF_IONS = 0.4, 0.6
 # Å; relaxed orderings are a little off the symmetry of their parent
 _TOLERANCES = (0.1, 0.25)
@@ -114,23 +115,26 @@ def sharings(
     for a, b in combinations(names, 2):
         if crystal.composition[a] < crystal.composition[b]:
             a, b = b, a  # noqa: PLW2901  the rarer second
-        likeness = _likeness(element(a), element(b), states)
-        if likeness is None:
+        alike = likeness(element(a), element(b), states)
+        if alike is None:
             continue
         place = _shared(crystal, a, b, own)
         if place is not None:
-            found.append(_weighed(crystal, (a, b), place, own, likeness, find, relatives))
+            found.append(_weighed(crystal, (a, b), place, own, alike, find, relatives))
     return tuple(sorted(found, key=lambda s: (s.verdict != "likely", s.size, s.elements)))
 
 
-def _likeness(a: Element, b: Element, states: dict[str, int | float] | None) -> tuple[float, float | None, float | None] | None:
-    """Differences of size, charge and electronegativity; None if the two are too unlike to take each other's place."""
+def likeness(a: Element, b: Element, states: Mapping[str, int | float] | None) -> tuple[float, float | None, float | None] | None:
+    """Differences of size (relative), charge and electronegativity; None if the two are too unlike to take each other's place.
+
+    `states` are oxidation states by symbol, None in alloys.
+    """
     charge = None
     radii = (a.covalent_radius, b.covalent_radius)
     if states and states[a.symbol] and states[b.symbol]:
         qa, qb = float(states[a.symbol]), float(states[b.symbol])
         charge = abs(qa - qb)
-        if qa * qb < 0 or charge > _CHARGE:
+        if qa * qb < 0 or charge > _FAR_CHARGE:
             return None
         ions = _ion(a, qa), _ion(b, qb)
         if ions[0] is not None and ions[1] is not None:
@@ -139,7 +143,7 @@ def _likeness(a: Element, b: Element, states: dict[str, int | float] | None) -> 
     chi = None
     if a.electronegativity is not None and b.electronegativity is not None:
         chi = abs(a.electronegativity - b.electronegativity)
-    return (size, charge, chi) if size <= _SIZE else None
+    return (size, charge, chi) if size <= (_SIZE if charge is None else _FAR_SIZE) else None
 
 
 def _ion(one: Element, state: float) -> float | None:
@@ -170,18 +174,19 @@ def _weighed(
     pair: tuple[str, str],
     place: tuple[Symmetry, float, Flags],
     own: Symmetry,
-    likeness: tuple[float, float | None, float | None],
+    differences: tuple[float, float | None, float | None],
     find: Finder,
     relatives: Callable[[Crystal, str, str], tuple[str, ...]],
 ) -> Sharing:
     parent, tolerance, both = place
-    size, charge, chi = likeness
+    size, charge, chi = differences
     numbers = [element(s).number for s in pair]
     ends = tuple(find(crystal.replace(numbers=np.where(both, z, crystal.numbers), info={})) for z in numbers)
     others = relatives(crystal, *pair)
     alike = chi is None or chi <= (_CHI if charge is None else _CHI_OF_IONS)
-    known = (all(ends) or bool(others)) and (alike or charge is None)
-    likely = known or (charge == 0 and size <= _CLOSE_SIZE and alike)
+    near = size <= _SIZE and (charge is None or (charge <= _CHARGE and alike))
+    known = all(ends) or bool(others)
+    likely = near and (known or (charge == 0 and size <= _CLOSE_SIZE))
     sites = int(both.sum())
     share = float((crystal.numbers[both] == numbers[1]).sum()) / sites
     entropy = -sites / len(crystal) * (share * np.log(share) + (1 - share) * np.log(1 - share))
