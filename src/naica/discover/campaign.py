@@ -44,7 +44,17 @@ from naica.structure.oxidation import is_balanced
 
 LABEL = "formation_energy_per_atom"
 # what may change between two starts of one campaign without making it another one
-_FREE = (("rounds",), ("folder",), ("title",), ("oracle", "workers"), ("oracle", "timeout"), ("oracle", "retries"), ("engine",), ("stop",))
+_FREE = (
+    ("rounds",),
+    ("folder",),
+    ("title",),
+    ("oracle", "workers"),
+    ("oracle", "timeout"),
+    ("oracle", "retries"),
+    ("engine",),
+    ("stop",),
+    ("novelty",),
+)
 
 
 @dataclass(frozen=True)
