@@ -169,6 +169,43 @@ class Hull:
         row = self.counts[self._find(id)]
         return format_formula({s: int(n) for s, n in zip(self.elements, row, strict=True) if n})
 
+    def row(self, id: str) -> int:
+        """Row of an entry by its id."""
+        return self._find(id)
+
+    def lowest(self, formula: str | Mapping[str, float]) -> int:
+        """Row of the lowest entry of a composition.
+
+        Raises
+        ------
+        InputError
+            If there is none.
+        """
+        counts = amounts_table([formula], self.elements)[1][0]
+        if (row := self._lowest.get(counts.tobytes())) is None:
+            raise InputError(f"{formula} is not among the {len(self.ids)} entries of this hull")
+        return row
+
+    def planes(self, elements: Sequence[str]) -> tuple[Index, Array]:
+        """Rows of the entries that may be corners of the hull of a few elements, and its planes (F, k) in the order of `elements`.
+
+        A plane is a set of chemical potentials in eV/atom, from those of the elements, at which the phases on it coexist.
+
+        Raises
+        ------
+        InputError
+            For unknown elements, more than five, or a system in which rounding leaves holes.
+        """
+        missing = [s for s in elements if s not in self.elements]
+        if missing or not elements or len(set(elements)) != len(elements):
+            raise InputError(f"elements {', '.join(elements)}: {', '.join(missing) or 'one'} not in this hull, or named twice")
+        places = np.array([self.elements.index(s) for s in elements])
+        order = np.argsort(places)
+        rows, facets = self._face(places[order])
+        if facets is None:
+            raise InputError(f"the hull of {', '.join(elements)} has no list of planes: {len(elements)} elements, at most 5 can be listed")
+        return rows, facets.planes[:, np.argsort(order)]
+
     def decomposition(self, formula: str | Mapping[str, float]) -> dict[str, float]:
         """The phases a composition falls into on the hull: id → share of the atoms; shares sum to 1."""
         x = self.fractions_of([formula])[0]
