@@ -198,6 +198,7 @@ class DftOracle:
         if place is not None and (kept := place.get(crystal.hash, crystal)) is not None:
             return replace(kept, seconds=0.0, reason="; ".join(filter(None, (kept.reason, f"from the cache ({kept.seconds:.0f} s saved)"))))
         start, told = self._prerelaxed(crystal)
+        start = _reduced(start)
         result = checked(crystal, replace(self._attempts(start, self.protocol, began), key=crystal.hash))
         result = replace(result, reason="; ".join(filter(None, (told, result.reason))))
         if place is not None and result.status == "converged":
@@ -274,6 +275,18 @@ class _Attempt:
     energy: float | None
     forces: Any
     stress: Any
+
+
+def _reduced(crystal: Crystal) -> Crystal:
+    """The same crystal in the cell with the shortest vectors: grids and meshes of flat cells are poor (GPAW warns of wrong results)."""
+    if not crystal.pbc.all():
+        return crystal
+    from ase.geometry import minkowski_reduce
+
+    cell, turn = minkowski_reduce(crystal.cell)
+    if np.array_equal(np.abs(turn), np.eye(3)):
+        return crystal
+    return crystal.replace(cell=np.asarray(cell)).wrapped()
 
 
 def _lineage(reason: str, used: Sequence[str]) -> str:
