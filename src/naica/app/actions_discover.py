@@ -52,6 +52,7 @@ def _said(value: Any) -> str:
 
 def status(request: CampaignRequest) -> Answer:
     """Rounds, hit rates and the best finds of a campaign."""
+    from naica.discover import throughput
     from naica.discover.cuts import sentences
 
     summary = summary_of(request.folder)
@@ -62,7 +63,7 @@ def status(request: CampaignRequest) -> Answer:
     )
     left = len(summary["finds"]) - _SHOWN
     notes = (f"{left} more finds: naica campaign report {request.folder}",) if left > 0 else ()
-    notes = (*notes, *sentences(summary.get("filter")))
+    notes = (*notes, *sentences(summary.get("filter")), *throughput.sentences(summary.get("throughput")))
     kept = (
         "name",
         "title",
@@ -77,6 +78,7 @@ def status(request: CampaignRequest) -> Answer:
         "recall",
         "filter",
         "cost",
+        "throughput",
     )
     finds = [{k: v for k, v in f.items() if k not in ("cif", "crystal")} for f in summary["finds"]]
     return Answer({"folder": str(request.folder), **{k: summary.get(k) for k in kept}, "finds": finds}, blocks, notes)

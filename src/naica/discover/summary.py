@@ -17,6 +17,7 @@ from naica.discover.judge import HullJudge, LabelJudge
 from naica.discover.learning import Trial, held_out_error, hit_rates, rate, scaling, stop_reason
 from naica.discover.ledger import Entry, Ledger
 from naica.discover.recipes import Recipe
+from naica.discover.throughput import stage_costs
 from naica.errors import RunError
 from naica.insight.intervals import enrichment
 from naica.structure.composition import parse_formula
@@ -180,6 +181,7 @@ class _Story:
             "recall": self._recall(),
             "filter": self._filter(),
             "cost": self._cost(),
+            "throughput": stage_costs(self.ledger),
         }
 
     def _filter(self) -> dict[str, Any]:
