@@ -34,6 +34,7 @@ _DEATHS = 5  # of workers under one call, before that call is blamed
 _FRUITLESS = 3
 _TOLD_EVERY = 60.0
 _FETCH = 120.0
+_REACH = 10.0
 
 Orders = Iterator[tuple[str, tuple[Any, ...]]]
 Finish = Callable[[str, Any, BaseException | None], None]
@@ -91,7 +92,7 @@ def _persist(
 ) -> None:  # fmt: skip
     """Work until nothing is open, through losses of the scheduler, as long as each brings some progress."""
     fruitless = 0
-    patience = 10.0
+    patience = _REACH
     while True:
         before, orders = state()
         if not before:
