@@ -1,15 +1,12 @@
-"""Answers about discovery: run a campaign, tell how it stands, write its report and exports, judge entries by the hull."""
+"""Answers about discovery: run a campaign, tell how it stands, write its report and exports."""
 
 from __future__ import annotations
 
-import csv
-import math
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from naica.app.answer import Answer, Table, number
-from naica.app.requests import CampaignRequest, DiscoverRequest, HullRequest
+from naica.app.requests import CampaignRequest, DiscoverRequest
 from naica.errors import InputError
 
 _SHOWN = 15
@@ -165,70 +162,3 @@ def write_all(folder: Path, page: Path, out: Path) -> list[Path]:
     summary = summary_of(folder)
     write_report(summary, page)
     return [page, *write_export(summary, out)]
-
-
-# --- hull ----------------------------------------------------------------------------------------------------------------------
-def hull(request: HullRequest) -> Answer:
-    """Judge each entry of a CSV: above the hull by how much, stable or not, and what it decomposes into."""
-    from naica.discover.hull import Hull
-
-    ids, formulas, energies = _entries(request.file, request.total)
-    judged = Hull(formulas, energies, ids=ids)
-    above = judged.above(formulas, energies)
-    named = dict(zip(ids, formulas, strict=True))
-    rows = []
-    for key, formula, energy, distance in zip(ids, formulas, energies, above, strict=True):
-        stable = bool(distance <= request.tolerance)
-        parts = {} if stable else judged.decomposition(formula)
-        products = [{"id": k, "formula": named.get(k, k), "fraction": float(share)} for k, share in parts.items()]
-        rows.append(
-            {"id": key, "formula": formula, "energy": energy, "above_hull": float(distance), "stable": stable, "decomposition": products}
-        )
-    data = {"unit": "eV/atom", "entries": rows, "stable": [r["id"] for r in rows if r["stable"]]}
-    return Answer(data, (_hull_table(rows),))
-
-
-def _hull_table(rows: list[dict[str, Any]]) -> Table:
-    cells = tuple(
-        (
-            r["id"],
-            r["formula"],
-            number(r["energy"], 4),
-            number(r["above_hull"], 4),
-            "stable" if r["stable"] else " + ".join(f"{p['fraction']:.3f} {p['formula']}" for p in r["decomposition"]),
-        )
-        for r in sorted(rows, key=lambda r: r["above_hull"])
-    )
-    heads = ("id", "formula", "energy (eV/atom)", "above hull (eV/atom)", "decomposes into (atomic fractions)")
-    return Table(heads, cells, right=heads[2:4])
-
-
-def _entries(file: Path, total: bool) -> tuple[list[str], list[str], list[float]]:
-    from naica.structure.composition import parse_formula
-
-    if not file.exists():
-        raise InputError(f"no such file: {file}")
-    with file.open(newline="", encoding="utf-8-sig") as handle:
-        reader = csv.DictReader(handle)
-        missing = [name for name in ("formula", "energy") if name not in (reader.fieldnames or [])]
-        if missing:
-            have = ", ".join(reader.fieldnames or []) or "none"
-            raise InputError(f"{file}: column {' and '.join(missing)} missing; it has {have}. Expected formula, energy and optionally id")
-        ids, formulas, energies = [], [], []
-        for line, row in enumerate(reader, start=2):
-            try:
-                amounts = parse_formula(row["formula"] or "")
-                energy = float(row["energy"] or "")
-            except ValueError as error:  # InputError is one
-                raise InputError(f"{file}, line {line}: {error}; expected a formula and an energy in eV") from None
-            if not math.isfinite(energy):
-                raise InputError(f"{file}, line {line}: the energy of {row['formula']} is {energy}; expected a finite number in eV/atom")
-            ids.append(row.get("id") or f"{row['formula']}:{line}")
-            formulas.append(row["formula"])
-            energies.append(energy / sum(amounts.values()) if total else energy)
-    if not ids:
-        raise InputError(f"{file} has no entries below its heading")
-    repeated = [name for name, count in Counter(ids).items() if count > 1]
-    if repeated:
-        raise InputError(f"{file}: id {', '.join(repeated[:3])} stands more than once; ids must differ")
-    return ids, formulas, energies

@@ -67,14 +67,23 @@ def export(
 
 def hull(
     file: Annotated[Path, typer.Argument(help="CSV with columns formula and energy (eV/atom), optional id.")],
+    formula: Annotated[str | None, typer.Option(help="Ask about one composition: window of chemical potentials, reactions.")] = None,
+    chempot: Annotated[list[str] | None, typer.Option(help="Δμ of a reservoir in eV/atom from the element, as O=-1.2; repeat.")] = None,
+    grow: Annotated[Path | None, typer.Option(help="Further entries: the first hull stays, a second one grows.")] = None,
+    byproduct: Annotated[list[str] | None, typer.Option(help="Phase that may leave in a reaction, for example CO2; repeat.")] = None,
+    reactants: Annotated[int, typer.Option(min=1, max=4, help="Most reactants of a reaction.")] = 2,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture of the hull of two or three elements (.png, .pdf, .svg).")] = None,
+    plot_mu: Annotated[Path | None, typer.Option(help="Write the chemical-potential diagram of three elements.")] = None,
+    elements: Annotated[str, typer.Option(help="Elements of the pictures, as Mg,Al,O; default: those of --formula or all.")] = "",
     total: Annotated[bool, typer.Option("--total", help="The energies are eV per formula as written, not per atom.")] = False,
     tolerance: Annotated[float, typer.Option(min=0, help="Stable up to this distance above the hull, eV/atom.")] = 1e-8,
     json: Json = False,
 ) -> None:
-    """Judge entries by the convex hull: stable, or how far above it and what they decompose into."""
-    from naica.app.actions_discover import hull as action
+    """Judge entries by the convex hull; windows of chemical potentials, open systems, reactions that make a phase, pictures."""
+    from naica.app.actions_hull import hull as action
 
-    answer(action, requests.HullRequest(file, tolerance, total), json)
+    pots, gone = tuple(chempot or ()), tuple(byproduct or ())
+    answer(action, requests.HullRequest(file, tolerance, total, formula, pots, grow, gone, reactants, plot, plot_mu, elements), json)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -90,4 +99,14 @@ def add_to(app: typer.Typer) -> None:
         ),
     )(discover)
     app.add_typer(campaign, name="campaign", rich_help_panel=_PANEL)
-    app.command("hull", rich_help_panel=_PANEL, epilog=examples("naica hull energies.csv", "naica hull energies.csv --json"))(hull)
+    app.command(
+        "hull",
+        rich_help_panel=_PANEL,
+        epilog=examples(
+            "naica hull energies.csv --json",
+            "naica hull energies.csv --formula MgAl2O4 --plot hull.png --plot-mu potentials.png",
+            "naica hull energies.csv --formula BaTiO3 --byproduct CO2 --reactants 3",
+            "naica hull energies.csv --chempot O=-1.2",
+            "naica hull known.csv --grow found.csv",
+        ),
+    )(hull)

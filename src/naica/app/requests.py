@@ -192,11 +192,23 @@ class ImportRequest:
 
 @dataclass(frozen=True)
 class HullRequest:
-    """Judge the entries of a CSV with columns `formula` and `energy` (eV/atom; optional `id`)."""
+    """Judge the entries of a table with columns `formula` and `energy` (eV/atom; optional `id`).
+
+    `formula` asks about one composition, `potentials` (element → Δμ, eV/atom) opens the system, `grow` is a second table that is added to a
+    hull that grows beside the first; `plot` and `plot_mu` are pictures to write.
+    """
 
     file: Path
     tolerance: float = 1e-8
     total: bool = False
+    formula: str | None = None
+    potentials: tuple[str, ...] = ()
+    grow: Path | None = None
+    byproducts: tuple[str, ...] = ()
+    reactants: int = 2
+    plot: Path | None = None
+    plot_mu: Path | None = None
+    elements: str = ""
 
 
 @dataclass(frozen=True)
