@@ -473,15 +473,11 @@ class _Service:
             options |= {"max_wallclock_seconds": hours * 3600 + minutes * 60 + seconds}
             options["resources"]["num_cores_per_mpiproc"] = job.cores
             sign = {"slurm": "#SBATCH", "pbs": "#PBS"}[queue]
-            memory = ("--mem=" if queue == "slurm" else "-l mem=") + _memory(job.memory)
+            amount = job.memory.replace("iB", "").replace("B", "")
+            memory = f"--mem={amount}" if queue == "slurm" else f"-l mem={amount.lower()}b"
             options["custom_scheduler_commands"] = "\n".join(f"{sign} {line}" for line in (memory, *job.directives))
             options |= {key: value for key, value in (("queue_name", job.partition), ("account", job.account)) if value}
         return options
-
-
-def _memory(text: str) -> str:
-    """``4GiB`` as queues write it."""
-    return text.replace("iB", "").replace("B", "") or text
 
 
 def _dict(content: dict[str, Any]) -> Any:

@@ -244,7 +244,7 @@ def _queue(engine: EngineSection, folder: Path) -> Iterator[Any]:
         raise RunError(f"engine.queue = {engine.queue!r}, but this machine has no {command}; start naica where jobs can be submitted")
     logs = folder / "jobs"
     logs.mkdir(parents=True, exist_ok=True)
-    options = {**_asked(engine.job, engine.queue), **({"interface": engine.interface} if engine.interface else {})}
+    options = {**_asked(engine.job), **({"interface": engine.interface} if engine.interface else {})}
     if engine.python:
         options["python"] = engine.python
     cluster = kind(log_directory=str(logs), local_directory=str(folder), scheduler_options={"dashboard_address": None}, **options)
@@ -256,7 +256,7 @@ def _queue(engine: EngineSection, folder: Path) -> Iterator[Any]:
         cluster.close()
 
 
-def _asked(job: JobSection, system: str) -> dict[str, Any]:
+def _asked(job: JobSection) -> dict[str, Any]:
     """A job's wishes in the words of dask-jobqueue: a process a core, each making one call at a time."""
     asked = {
         "cores": job.cores,
@@ -268,8 +268,6 @@ def _asked(job: JobSection, system: str) -> dict[str, Any]:
         "job_extra_directives": list(job.directives),
         "job_script_prologue": ["export OMP_NUM_THREADS=1", *job.prologue],
     }
-    if system == "pbs":
-        asked["resource_spec"] = f"select=1:ncpus={job.cores}:mem={job.memory}"
     return {name: value for name, value in asked.items() if value is not None}
 
 
