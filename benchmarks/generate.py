@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import time
 from collections.abc import Callable
 from itertools import islice
@@ -17,9 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from naica.data import dataset
+from naica.data.registry import load_set
+from naica.discover.compositions import Formulas, OxidationRule
+from naica.discover.random_search import Search, random_crystals
 from naica.discover.recipes import Recipe, realise
 from naica.discover.saps import PartialSubstitutions, count_orbits, orbits, restricted
-from naica.discover.substitution import Substitutions, SubstitutionTable, ion
+from naica.discover.substitution import Substitutions, SubstitutionStream, SubstitutionTable, ion
 from naica.structure.crystal import Crystal
 from naica.structure.prototypes import PROTOTYPES
 from naica.structure.symmetry import site_permutations
@@ -95,11 +100,58 @@ def patterns() -> dict[str, float]:
     return {"patterns": count, "orderly_s": seconds, "naive_s": slow, "ratio": slow / seconds}
 
 
+def formulas() -> dict[str, float]:
+    """Ternary formulas of 24 elements under the oxidation rule: how many pass each form of it, and how fast."""
+    names = tuple("Li Na K Mg Ca Sr Ba Ti Zr Fe Co Ni Cu Zn Al Ga Si Ge O S F Cl N P".split())  # noqa: SIM905
+    told: dict[str, float] = {}
+    for title, rule in {
+        "strict": OxidationRule(relaxed=0, zero="none"),
+        "one relaxed": OxidationRule(relaxed=1, zero="none"),
+        "two relaxed": OxidationRule(relaxed=2, zero="none"),
+        "two relaxed, metals may be neutral": OxidationRule(),
+    }.items():
+        found = Formulas(names, (3,), rule)
+        seconds, _ = timed(lambda found=found: sum(1 for _ in found))
+        told["possible"] = found.counts["possible"]
+        told[f"share accepted, {title}"] = found.counts["accepted"] / found.counts["possible"]
+        told[f"possible per s, {title}"] = found.counts["possible"] / seconds
+    return told
+
+
+def random_structures() -> dict[str, float]:
+    """Random crystals that keep symmetry, volume and distances, per second."""
+    told = {}
+    for formula in ("CuAu", "TiO2", "MgAl2O4"):
+        seconds, found = timed(lambda formula=formula: random_crystals(formula, Search(structures=100)))
+        told[f"{formula}, atoms in the mean"] = float(np.mean([len(c) for c in found]))
+        told[f"{formula}, structures per s"] = len(found) / seconds
+        told[f"{formula}, share with symmetry"] = float(np.mean([c.info["spacegroup"] > 1 for c in found]))
+    return told
+
+
+def stream_of_parents(at_most: int) -> dict[str, float]:
+    """Substitution and SAPS with the crystals of mp20 as parents, one at a time; memory that the streams add."""
+    data = load_set("mp20")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    told: dict[str, float] = {"parents": min(at_most, len(data))}
+    crystals = [data[row] for row in np.random.default_rng(0).permutation(len(data))[:at_most]]
+    for title, make in (
+        ("substitution", lambda: SubstitutionStream(iter(crystals))),
+        ("saps, 50 of a parent", lambda: PartialSubstitutions(iter(crystals), max_atoms=24, max_index=2, limit=50, window=64)),
+    ):
+        seconds, count = timed(lambda make=make: sum(1 for _ in make()))
+        told[f"{title}: recipes"] = count
+        told[f"{title}: recipes per s"] = count / seconds
+    told["memory added, MB"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
+    return told
+
+
 def main() -> None:
     """Run all and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--recipes", type=int, default=50_000)
+    parser.add_argument("--parents", type=int, default=300, help="crystals of mp20 as parents")
     options = parser.parse_args()
     known = parents()
     report: dict[str, Any] = {
@@ -107,7 +159,11 @@ def main() -> None:
         "substitutions": stream(lambda: iter(Substitutions(known)), known, options.recipes),
         "partial substitutions": stream(lambda: iter(PartialSubstitutions(known, max_atoms=24, max_index=2)), known, options.recipes),
         "patterns": patterns(),
+        "formulas": formulas(),
+        "random structures": random_structures(),
     }
+    if dataset("mp20").present:
+        report["parents of mp20"] = stream_of_parents(options.parents)
     if options.json:
         print(json.dumps(report, indent=2))
         return

@@ -98,8 +98,7 @@ class OxidationRule:
         lowest, highest = _ways(self, tuple(system))
         # whole numbers, exact in 64-bit floats, whose products are fast
         counts = np.asarray(amounts, dtype=np.float64)
-        passed: NDArray[np.bool_] = ((counts @ lowest <= 0) & (counts @ highest >= 0)).any(axis=1)
-        return passed
+        return np.asarray(((counts @ lowest <= 0) & (counts @ highest >= 0)).any(axis=1), dtype=np.bool_)
 
 
 _SOURCES = ("common", "icsd")
@@ -204,7 +203,7 @@ def stand_in(formula: str | Mapping[str, float]) -> Crystal:
     counts = reduced(parse_formula(formula) if isinstance(formula, str) else formula)
     numbers = np.repeat([element(s).number for s in counts], list(counts.values()))
     side = int(np.ceil(len(numbers) ** (1 / 3) - 1e-9))
-    places = np.stack(np.unravel_index(np.arange(len(numbers)), (side,) * 3), axis=1)
+    places = np.stack(np.unravel_index(np.arange(len(numbers)), (side,) * 3), axis=1).astype(np.float64)
     return Crystal(numbers, _SPACING * places, _SPACING * side * np.eye(3), info={"stand_in": True})
 
 

@@ -171,7 +171,9 @@ def _crystal(kind: str, piece: str) -> Crystal:
     if kind in (".xyz", ".extxyz"):
         from ase.io import read
 
-        return Crystal.from_ase(read(io.StringIO(piece), format="extxyz", index=0))
+        atoms = read(io.StringIO(piece), format="extxyz", index=0)
+        assert not isinstance(atoms, list)
+        return Crystal.from_ase(atoms)
     return _from_dict(json.loads(piece))
 
 

@@ -24,7 +24,7 @@ import json
 import os
 import shutil
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, islice, pairwise
@@ -398,7 +398,7 @@ class MassRun:
         amounts = self._amounts()
         known = _codes_of(self.known)
         self._same_ranking(known)
-        facts: Counter[str] = Counter()
+        facts: dict[str, float] = defaultdict(float)
         held: list[NDArray[Any]] = []
         for number, (low, high) in enumerate(self._ranges([k for k, _ in runs])):
             path = self.folder / "best" / f"{number:06d}.npz"
@@ -410,7 +410,8 @@ class MassRun:
                 worst = float(held[0]["distance"][-1]) if held and len(held[0]) == 4 * self.keep else np.inf
                 best, told = self._look(runs, low, high, amounts, known, worst)
                 _whole(path, lambda p, best=best, told=told: _save(p, best, told))  # type: ignore[misc]
-            facts.update(told)
+            for name, value in told.items():
+                facts[name] += value
             held = [_top(np.concatenate([*held, best]), 4 * self.keep)]
             self.tick("rank", int(facts["distinct"]))
         began = time.process_time()

@@ -164,7 +164,7 @@ def _fixed_points(rotations: Array, translations: Array) -> tuple[Array, Array] 
     base, _, rank, _ = np.linalg.lstsq(matrix, wanted, rcond=1e-9)
     if np.abs(matrix @ base - wanted).max() > 1e-6:
         return None
-    return base, np.linalg.svd(matrix)[2][rank:].T.copy()
+    return np.asarray(base, dtype=np.float64), np.asarray(np.linalg.svd(matrix)[2][rank:].T, dtype=np.float64)
 
 
 def _orbit_of(point: Array, rotations: Array, translations: Array) -> Array:
@@ -324,7 +324,7 @@ def push_apart(
         if step and step % steps == 0:
             cells[open_] *= _SWELL ** (1 / 3)
         if groups is not None and step % _AVERAGED_EVERY == 0:
-            for k in open_:
+            for k in open_.tolist():
                 fraction[k] = _averaged(fraction[k], _group(groups[k]), images[k])
         shift, worst = _push(fraction[open_], cells[open_], least[open_])
         done[open_] = worst < _TOLERANCE

@@ -15,9 +15,9 @@ _WHAT = {"learn": "labels", "propose": "candidates", "judge": "candidates", "pic
 def stage_costs(ledger: Ledger) -> list[dict[str, Any]]:
     """One entry per stage over all finished rounds, in the order of the loop.
 
-    Keys: ``stage``, ``what`` and ``n`` (what it handled), ``seconds`` of wall clock, ``per_second`` and ``each`` (seconds per structure, None
-    where nothing was handled). Proposing is also told by source where a source counted its own seconds (the first look's are of CPU). A stage
-    resumed after a kill counts the seconds since it was begun again.
+    Keys: ``stage``, ``what`` and ``n`` (what it handled), ``seconds`` of wall clock, ``per_second`` and ``each`` (seconds per structure,
+    None where nothing was handled). Proposing is also told by source where a source counted its own seconds (the first look's are of CPU).
+    A stage resumed after a kill counts the seconds since it was begun again.
     """
     total: dict[str, list[float]] = {}
     parts: dict[str, list[float]] = {}
