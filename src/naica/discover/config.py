@@ -81,7 +81,7 @@ class Generate(Section):
     )
     per_parent: int = Field(default=50, ge=1, description="partial substitutions of one parent of a table")
     first_look: int = Field(
-        default=0, ge=0, description="make prototypes and substitutions by the million and keep so many by table look-up; 0 for no such look"
+        default=0, ge=0, description="make prototypes and substitutions by the million, keep so many by table look-up; 0 for no such look"
     )
     compositions: bool = Field(default=False, description="compositions first: oxidation rule, composition network, random search")
     states: Literal["common", "icsd"] = Field(default="common", description="oxidation states of the rule")
