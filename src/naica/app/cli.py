@@ -24,6 +24,7 @@ from naica.app import (
     cli_novelty,
     cli_potential,
     cli_properties,
+    cli_screen,
     cli_zoo,
 )
 from naica.errors import NaicaError
@@ -73,6 +74,7 @@ cli_bake.add_to(app)
 cli_properties.add_to(app)
 cli_explain.add_to(app)
 cli_discover.add_to(app)
+cli_screen.add_to(app)
 cli_novelty.add_to(app)
 cli_data.add_to(app)
 cli_zoo.add_to(app)

@@ -1,4 +1,4 @@
-"""What a campaign found, as files other programs read: CSV, Parquet, extended xyz, one CIF per find."""
+"""What a campaign found, as files other programs read: CSV, Parquet, extended xyz, CIFs and a zip of them, OPTIMADE, the audit trail."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ COLUMNS = (
 
 
 def write_export(summary: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write ``finds.csv``, and where structures are known ``finds.parquet``, ``finds.extxyz`` and ``cif/*.cif``, into `folder`.
+    """Write ``finds.csv``, and where structures are known ``finds.parquet``, ``finds.extxyz``, ``finds.optimade.jsonl``, ``finds-cif.zip``
+    and ``cif/*.cif``, into `folder`; where the ledger tells it, ``trail.json`` holds what every number of a find goes back to.
 
     Raises
     ------
@@ -37,7 +38,13 @@ def write_export(summary: Mapping[str, Any], folder: Path) -> list[Path]:
         if held:
             crystals = [_crystal(f) for f in held]
             written += [_write_table(held, crystals, folder / "finds.parquet"), _write_xyz(held, crystals, folder / "finds.extxyz")]
+            written += [
+                _write_optimade(held, crystals, summary, folder / "finds.optimade.jsonl"),
+                write_cif_zip([(file_name(f), c) for f, c in zip(held, crystals, strict=True)], folder / "finds-cif.zip"),
+            ]
         written += _write_cifs([f for f in finds if f.get("cif")], folder / "cif")
+        if summary.get("trail"):
+            written.append(_write_trail(summary, folder / "trail.json"))
     except OSError as error:
         raise RunError(f"cannot write the export {folder}: {error.strerror or error}; name another folder with --out") from error
     return written
@@ -110,6 +117,57 @@ def _write_cifs(finds: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     for path, find in zip(paths, finds, strict=True):
         path.write_text(find["cif"], encoding="utf-8")
     return paths
+
+
+def write_cif_zip(named: Sequence[tuple[str, Crystal]], path: Path) -> Path:
+    """One zip with a CIF for each named structure; same content, same bytes."""
+    import zipfile
+
+    from naica.structure.cif import write_blocks
+
+    used: dict[str, int] = {}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, crystal in named:
+            safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-") or "structure"
+            used[safe] = used.get(safe, 0) + 1
+            again = f"-{used[safe]}" if used[safe] > 1 else ""
+            # a fixed date: a zip of the same structures is the same file
+            info = zipfile.ZipInfo(f"{safe}{again}.cif", (1980, 1, 1, 0, 0, 0))
+            archive.writestr(info, write_blocks([crystal]), zipfile.ZIP_DEFLATED)
+    return path
+
+
+_PROPERTIES = {
+    "energy": ("eV/atom", "energy per atom at the level of theory in _naica_level"),
+    "formation_energy": ("eV/atom", "formation energy from the campaign's own elemental references, or its label"),
+    "above_hull": ("eV/atom", "distance to the campaign's hull of that level"),
+    "separation_energy": ("eV/atom", "energy less that of the best mixture of other compositions; negative if stable"),
+    "sigma": ("eV/atom", "published error of the method's energies"),
+    "level": ("", "level of theory: functional, corrections, code and version"),
+    "round": ("", "round in which it was computed"),
+    "generator": ("", "who proposed it"),
+    "lineage": ("", "structures it descends from"),
+    "novelty": ("", "verdict against known structures"),
+    "versions": ("", "versions of the programs that made the numbers"),
+}
+
+
+def _write_optimade(finds: Sequence[Mapping[str, Any]], crystals: Sequence[Crystal], summary: Mapping[str, Any], path: Path) -> Path:
+    from naica.app.optimade import Entry, write_optimade
+
+    versions = ", ".join(f"{name} {version}" for name, version in (summary.get("versions") or {}).items())
+    entries = [
+        Entry(str(f["id"]), c, {**{k: f.get(k) for k in _PROPERTIES}, "lineage": _lineage(f), "versions": versions}, summary.get("finished"))
+        for f, c in zip(finds, crystals, strict=True)
+    ]
+    return write_optimade(entries, _PROPERTIES, path)
+
+
+def _write_trail(summary: Mapping[str, Any], path: Path) -> Path:
+    from naica.app.answer import to_json
+
+    path.write_text(to_json(summary["trail"]) + "\n", encoding="utf-8")
+    return path
 
 
 def file_name(find: Mapping[str, Any]) -> str:

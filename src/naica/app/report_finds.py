@@ -161,6 +161,8 @@ def _details(raw: Mapping[str, Any], summary: Mapping[str, Any], shown_cell: str
     if raw.get("novelty") or raw.get("known") is not None:
         rows.append(("Novelty", raw.get("novelty") or ("known" if raw["known"] else "not among the known ones")))
     rows.append(("Level of theory", raw.get("level") or summary.get("level") or "unknown"))
+    rows += text.second_opinions(raw, summary)
+    rows += text.provenance(raw, summary)
     if shown_cell:
         rows.append(("Picture", shown_cell))
     return rows

@@ -333,6 +333,44 @@ def timing(summary: Summary) -> dict[str, Any]:
 
 
 # --- provenance ----------------------------------------------------------------------------------------------------------------------
+def second_opinions(raw: Mapping[str, Any], summary: Summary) -> list[tuple[str, str]]:
+    """What other levels of theory say of a find, one row each."""
+    rows = []
+    for told in summary.get("opinions") or ():
+        mine = next((f for f in told["finds"] if f["id"] == raw["id"]), None)
+        if mine is None:
+            continue
+        said = mine["reason"] if mine["verdict"] == "no answer" else f"{milli(mine['second_separation'])} meV/atom separation"
+        rows.append((f"Second opinion, {told['oracle']}", f"{mine['verdict']}: {said} ({told['second']})"))
+    return rows
+
+
+def provenance(raw: Mapping[str, Any], summary: Summary) -> list[tuple[str, str]]:
+    """What a find's numbers go back to: call, recipe, references, structure, codes."""
+    kept = summary.get("trail") or {}
+    mine = (kept.get("finds") or {}).get(str(raw["id"]))
+    if mine is None:
+        return []
+    call, campaign = mine["call"], kept["campaign"]
+    spent = f"{plural(call['attempts'], 'attempt')}, {duration(call['seconds'])}"
+    rows = [("Oracle call", f"{call['id']}, round {call['round']}, {spent}, {call['finished']}")]
+    recipe = mine.get("recipe") or {}
+    if recipe.get("packed"):
+        rows.append(("Recipe", f"{recipe.get('key', '')} = {recipe['packed']} (proposed in round {recipe['proposed_in_round']})"))
+    total = f"{mine['energy']['total']:.6f} eV for {plural(mine['structure']['n_atoms'], 'atom')}"
+    rows.append(("Total energy", total))
+    parts = [
+        f"{s}: {campaign['references'][s]['energy_per_atom']:.6f} eV/atom ({part['reference']})"
+        for s, part in mine["energy"]["references"].items()
+    ]
+    if parts:
+        rows.append(("References", "; ".join(parts)))
+    rows.append(("Corrections", campaign["corrections"]))
+    rows.append(("Relaxed structure", mine["structure"]["hash"]))
+    codes = ", ".join(f"{name} {version}" for name, version in campaign["versions"].items())
+    return [*rows, ("Codes", codes)] if codes else rows
+
+
 def again_lede(summary: Summary) -> str:
     """What repeats and what does not."""
     return "The same file, seeds and versions give the same candidates and picks; energies agree as far as the oracle itself repeats."

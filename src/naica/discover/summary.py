@@ -16,8 +16,10 @@ from naica.discover.config import CampaignConfig
 from naica.discover.judge import HullJudge, LabelJudge
 from naica.discover.learning import Trial, held_out_error, hit_rates, rate, scaling, stop_reason
 from naica.discover.ledger import Entry, Ledger
+from naica.discover.opinion import verdicts
 from naica.discover.recipes import Recipe
 from naica.discover.throughput import stage_costs
+from naica.discover.trail import trail
 from naica.errors import RunError
 from naica.insight.intervals import enrichment
 from naica.structure.composition import parse_formula
@@ -42,7 +44,9 @@ def summary(folder: str | Path, structures: bool = True) -> dict[str, Any]:
         )
     ledger = Ledger(folder)
     try:
-        return _Story(ledger).tell(structures)
+        told = _Story(ledger).tell(structures)
+        told["opinions"] = verdicts(ledger, told)
+        return {**told, "trail": trail(ledger, told)} if structures else told
     finally:
         ledger.close()
 
@@ -210,6 +214,8 @@ class _Story:
             "versions": json.loads(self.ledger.meta("versions") or "{}"),
             "config": json.loads(self.config.model_dump_json()),
             "learner": self.config.learner.strategy,
+            # of a DFT code: the frozen settings, their hash, the data used and the check of the cut-off
+            "protocol": json.loads(self.ledger.meta("protocol") or "null"),
         }
 
     # --- rounds ------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
@@ -13,10 +14,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from naica.discover.config import Section
 from naica.errors import ConfigError
-from naica.structure.elements import element, table
+from naica.structure.elements import Element, element, table
 
-GROUPS = ("transition metals", "lanthanides", "actinides", "noble gases", "radioactive", "toxic", "metals", "alkali metals")
-"""Names that stand for many elements in the lists of a screen."""
 _RADIOACTIVE = ("Tc", "Pm", "Po", "At", "Rn", "Fr", "Ra")
 _TOXIC = ("Pb", "Cd", "Hg", "Tl", "As", "Be")
 
@@ -91,6 +90,22 @@ class ScreenConfig(Section):
     show: Show = Show()
 
 
+_Elements = tuple[Element, ...]
+_GROUP: dict[str, Callable[[_Elements], Iterable[str]]] = {
+    # lanthanides and actinides have their own names; zinc's group counts, as in most exclusion lists
+    "transition metals": lambda all_: (e.symbol for e in all_ if 3 <= e.group <= 12 and e.block == "d" and e.number not in (57, 89)),
+    "lanthanides": lambda all_: (e.symbol for e in all_ if 57 <= e.number <= 71),
+    "actinides": lambda all_: (e.symbol for e in all_ if 89 <= e.number <= 103),
+    "noble gases": lambda all_: (e.symbol for e in all_ if e.group == 18),
+    "radioactive": lambda all_: (*_RADIOACTIVE, *(e.symbol for e in all_ if 89 <= e.number <= 103)),
+    "toxic": lambda all_: _TOXIC,
+    "metals": lambda all_: (e.symbol for e in all_ if e.is_metal),
+    "alkali metals": lambda all_: (e.symbol for e in all_ if e.group == 1 and e.number > 1),
+}
+GROUPS = tuple(_GROUP)
+"""Names that stand for many elements in the lists of a screen."""
+
+
 @cache
 def members(name: str) -> frozenset[str]:
     """The elements a name of `Elements` stands for.
@@ -100,23 +115,8 @@ def members(name: str) -> frozenset[str]:
     ValueError
         If it is neither a symbol nor a group; the message says what is known.
     """
-    if name == "transition metals":
-        # lanthanides and actinides have their own names; zinc's group counts, as in most exclusion lists
-        return frozenset(e.symbol for e in table() if 3 <= e.group <= 12 and e.block == "d")
-    if name == "lanthanides":
-        return frozenset(e.symbol for e in table() if 57 <= e.number <= 71)
-    if name == "actinides":
-        return frozenset(e.symbol for e in table() if 89 <= e.number <= 103)
-    if name == "noble gases":
-        return frozenset({"He", "Ne", "Ar", "Kr", "Xe", "Rn"})
-    if name == "radioactive":
-        return frozenset(_RADIOACTIVE) | members("actinides")
-    if name == "toxic":
-        return frozenset(_TOXIC)
-    if name == "metals":
-        return frozenset(e.symbol for e in table() if e.is_metal)
-    if name == "alkali metals":
-        return frozenset({"Li", "Na", "K", "Rb", "Cs"})
+    if name in GROUPS:
+        return frozenset(_GROUP[name](table()))
     try:
         return frozenset({element(name).symbol})
     except ValueError as error:

@@ -1,8 +1,8 @@
-"""Can an ion move through a crystal? The widest endless paths through the framework of the other atoms, and in how many directions they lead.
+"""Can an ion move through a crystal? The widest endless paths through the framework of the other atoms, and in how many directions.
 
-The framework is everything but the mobile ion, as spheres of ionic radii. φ(r) is the distance from a point to the nearest sphere's surface:
-the radius of the largest ball that fits there. A ball of radius R can travel where φ ≥ R. For d = 1, 2, 3 the bottleneck R_d is the largest R
-at which one connected region of φ ≥ R that holds a site of the mobile ion is endless in at least d directions. This is what Zeo++ calls
+The framework is everything but the mobile ion, as spheres of ionic radii. φ(r) is the distance from a point to the nearest sphere's
+surface: the radius of the largest ball that fits there. A ball of radius R can travel where φ ≥ R. For d = 1, 2, 3 the bottleneck R_d is
+the largest R at which one connected region of φ ≥ R that holds a site of the mobile ion is endless in at least d directions. This is what Zeo++ calls
 the largest free sphere (Willems et al., Micropor. Mesopor. Mater. 149, 134, 2012), asked of the regions where the ion sits.
 
 Radii are crystal radii (Shannon's with 1.26 Å for O²⁻), anions and cations alike. A window of three oxide ions in an octahedral edge of

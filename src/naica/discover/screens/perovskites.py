@@ -1,4 +1,4 @@
-"""Is it a perovskite, and does the size of its ions allow one?
+"""Perovskites by their network, and whether the size of their ions allows one.
 
 **Recognition** asks the network, not the space group: a cation set B with three anions X each, six of them around every B within
 `_STRETCH` of the nearest, every X between exactly two B, linked B sharing one X only (corners), the links endless in three directions,

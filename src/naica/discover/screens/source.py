@@ -1,4 +1,4 @@
-"""What a screen is asked of: the rows of a table, or the results of a campaign, with what any descriptor may need to know of all of them."""
+"""What a screen is asked of: the rows of a table or the results of a campaign, with what a descriptor may need to know of all of them."""
 
 from __future__ import annotations
 
