@@ -15,6 +15,8 @@ def table(tmp_path):
 def test_a_stable_phase_has_a_window_and_reactions(naica, table):
     found = naica("hull", table, "--formula", "MgAl2O4", "--json").json["formula"]
     assert found["window"]["ranges"]["O"][1] == pytest.approx(0)
+    assert set(found["window"]["pairs"]) == {"Al-Mg", "Al-O", "Mg-O"}
+    assert all(len(corners) >= 3 for corners in found["window"]["pairs"].values())
     depth = (2 * -6.31 + 5 * -7.86) / 7 + 7.487
     assert found["synthesis"]["depth"] == pytest.approx(depth)
     oxides = next(r for r in found["synthesis"]["routes"] if {x["formula"] for x in r["reactants"]} == {"MgO", "Al2O3"})
@@ -73,3 +75,23 @@ def test_wrong_questions_are_explained(naica, table, options, told):
     ran = naica("hull", table, *options)
     assert ran.code == 2
     assert told in " ".join(ran.err.split())
+
+
+def test_a_table_of_crystals_stands_on_elements_at_zero(naica, tmp_path):
+    from naica.data import CrystalTable, Label
+    from naica.structure.prototypes import prototype
+
+    rocksalt = prototype("rocksalt")
+    crystals = [rocksalt.crystal([a, b]) for a, b in (("Mg", "O"), ("Ca", "O"), ("Na", "Cl"))]
+    values = [-3.0, -3.2, -2.0]
+    table = CrystalTable.from_crystals(
+        crystals, {"e_form": values}, {"e_form": Label.of("formation_energy_per_atom", None)}, ids=["m", "c", "n"]
+    )
+    path = tmp_path / "table.parquet"
+    table.write(path)
+    found = naica("hull", path, "--elements", "Mg,Ca,O", "--json").json
+    assert {r["id"] for r in found["entries"]} == {"m", "c", "element Mg", "element Ca", "element O"}
+    assert all(r["stable"] for r in found["entries"])
+    ran = naica("hull", path, "--column", "energy")
+    assert ran.code == 2
+    assert "e_form" in ran.err

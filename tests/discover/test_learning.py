@@ -10,7 +10,7 @@ import pytest
 
 from naica.discover.campaign import Campaign
 from naica.discover.config import Stop, parse_config
-from naica.discover.learning import Trial, held_out_error, hit_rates, scaling, stop_reason
+from naica.discover.learning import Trial, held_out_error, hit_rates, scaling, sentences, stop_reason
 from naica.discover.summary import summary
 from naica.errors import ConfigError
 
@@ -115,3 +115,6 @@ def test_a_campaign_stops_by_its_rule_goes_on_without_it_and_tells_both_hulls(tm
     assert sum(r["chosen"]["n"] + r["control"]["n"] for r in whole) == sum(r["picked"] for r in story["rounds"]) == 10
     assert sum(r["chosen"]["hits"] + r["control"]["hits"] for r in whole) == sum(r["hits"] for r in story["rounds"])
     assert set(story["scaling"]) == {"picks", "held_out"}
+    said = sentences(story)
+    assert any(line.startswith("hits by generator: prototype") for line in said)
+    assert said[-1] == f"phases on the hull: 2 at the start, {len(stable)} now"

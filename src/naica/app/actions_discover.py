@@ -51,6 +51,7 @@ def status(request: CampaignRequest) -> Answer:
     """Rounds, hit rates and the best finds of a campaign."""
     from naica.discover import throughput
     from naica.discover.cuts import sentences
+    from naica.discover.learning import sentences as learned
 
     summary = summary_of(request.folder)
     blocks = (
@@ -60,7 +61,7 @@ def status(request: CampaignRequest) -> Answer:
     )
     left = len(summary["finds"]) - _SHOWN
     notes = (f"{left} more finds: naica campaign report {request.folder}",) if left > 0 else ()
-    notes = (*notes, *sentences(summary.get("filter")), *throughput.sentences(summary.get("throughput")))
+    notes = (*notes, *learned(summary), *sentences(summary.get("filter")), *throughput.sentences(summary.get("throughput")))
     kept = (
         "name",
         "title",
@@ -72,6 +73,9 @@ def status(request: CampaignRequest) -> Answer:
         "finished",
         "n_rounds",
         "rounds",
+        "learning",
+        "scaling",
+        "hit_rates",
         "recall",
         "filter",
         "cost",

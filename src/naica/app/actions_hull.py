@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from naica.discover.hull import Hull
 
 _SHOWN = 12
+_MOST_ROWS = 60
 _POTENTIAL = "Δμ (eV/atom)"
 
 
@@ -23,11 +25,12 @@ def hull(request: HullRequest) -> Answer:
     """Judge each entry of a CSV: above the hull by how much, stable or not, and what it decomposes into; then what else is asked."""
     from naica.discover.hull import Hull
 
-    ids, formulas, energies = _entries(request.file, request.total)
+    names = [n.strip() for n in request.elements.split(",") if n.strip()]
+    ids, formulas, energies = _within(names, _read(request.file, request))
     start = Hull(formulas, energies, ids=ids)
     judged = start
     if request.grow is not None:
-        more = _entries(request.grow, request.total, frozenset(ids))
+        more = _within(names, _read(request.grow, request, frozenset(ids)))
         judged = start.with_entries(more[1], more[2], more[0])
         ids, formulas, energies = ids + more[0], formulas + more[1], energies + more[2]
     rows = _judged_rows(judged, ids, formulas, energies, request.tolerance)
@@ -35,7 +38,9 @@ def hull(request: HullRequest) -> Answer:
     blocks: list[Table | str] = []
     notes: list[str] = []
     if request.formula is None or request.grow is not None:
-        blocks.append(_hull_table(rows))
+        blocks.append(_hull_table(rows[:_MOST_ROWS] if len(rows) <= _MOST_ROWS else sorted(rows, key=_nearest)[:_MOST_ROWS]))
+        if len(rows) > _MOST_ROWS:
+            notes.append(f"{len(rows) - _MOST_ROWS} more entries: --json tells all, --elements those of one system")
     if request.grow is not None:
         data["grown"], text = _growth(start, judged, rows, request.tolerance)
         blocks.append(text)
@@ -48,6 +53,27 @@ def hull(request: HullRequest) -> Answer:
     for path in _pictures(judged, rows, request):
         notes.append(f"wrote {path}")
     return Answer(data, tuple(blocks), tuple(notes))
+
+
+def _nearest(row: dict[str, Any]) -> tuple[bool, float]:
+    """Unstable entries near the hull first: in a large table the stable ones are too many to be news."""
+    return row["stable"], row["above_hull"]
+
+
+def _within(names: list[str], entries: tuple[list[str], list[str], list[float]]) -> tuple[list[str], list[str], list[float]]:
+    """The entries made of some elements alone; all, where none are named."""
+    from naica.discover.proportions import amounts_table
+
+    if not names:
+        return entries
+    ids, formulas, energies = entries
+    elements, counts = amounts_table(formulas)
+    unknown = [s for s in names if s not in elements]
+    if unknown:
+        raise InputError(f"--elements {','.join(names)}: {', '.join(unknown)} not in the table; it has {', '.join(elements)}")
+    others = [k for k, s in enumerate(elements) if s not in names]
+    kept = [k for k, outside in enumerate((counts[:, others] > 0).any(axis=1)) if not outside]
+    return [ids[k] for k in kept], [formulas[k] for k in kept], [energies[k] for k in kept]
 
 
 def _judged_rows(judged: Hull, ids: list[str], formulas: list[str], energies: list[float], tolerance: float) -> list[dict[str, Any]]:
@@ -118,7 +144,8 @@ def _about(judged: Hull, request: HullRequest) -> tuple[dict[str, Any], list[Tab
     if above <= ON_HULL:
         found = window(judged, key)
         data["window"] = {"ranges": {s: list(v) for s, v in found.ranges.items()}, "elements": list(found.elements),
-                          "corners": found.corners.tolist(), "beside": [list(b) for b in found.beside]}  # fmt: skip
+                          "corners": found.corners.tolist(), "beside": [list(b) for b in found.beside],
+                          "pairs": {f"{a}-{b}": found.pair(a, b).tolist() for a, b in combinations(found.elements, 2)}}  # fmt: skip
         cells = tuple((s, f"{low:.4f}", f"{high:.4f}") for s, (low, high) in found.ranges.items())
         blocks.append(Table(("element", f"lowest {_POTENTIAL}", f"highest {_POTENTIAL}"), cells, title=f"{formula} is stable for"))
     else:
@@ -187,9 +214,6 @@ def _pictures(judged: Hull, rows: list[dict[str, Any]], request: HullRequest) ->
     names = [s.strip() for s in request.elements.split(",") if s.strip()]
     if not names:
         names = [s for s in judged.elements if request.formula is None or s in parse_formula(request.formula)]
-    unknown = [s for s in names if s not in judged.elements]
-    if unknown:
-        raise InputError(f"--elements {request.elements}: {', '.join(unknown)} not in the table; it has {', '.join(judged.elements)}")
     written = []
     if request.plot is not None:
         kept = [r for r in rows if set(parse_formula(r["formula"])) <= set(names)]
@@ -218,6 +242,47 @@ def _save(figure: Any, path: Path) -> None:
         raise InputError(f"cannot write a picture as {path.name}; expected .png, .pdf or .svg")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
+
+
+# --- tables ------------------------------------------------------------------------------------------------------------------------------
+def _read(file: Path, request: HullRequest, taken: frozenset[str] = frozenset()) -> tuple[list[str], list[str], list[float]]:
+    """Ids, formulas and energies per atom of a CSV, of a Parquet table of crystals or of a registered set."""
+    from naica.data.registry import sets
+
+    if file.suffix == ".parquet" or (not file.exists() and str(file) in {s.name for s in sets()}):
+        return _crystals(file, request.column, taken)
+    return _entries(file, request.total, taken)
+
+
+def _crystals(file: Path, column: str, taken: frozenset[str]) -> tuple[list[str], list[str], list[float]]:
+    """Entries of a table of crystals by a column of formation energies; elements without an entry stand at 0."""
+    import numpy as np
+
+    from naica.data import CrystalTable
+    from naica.data.registry import load_set
+    from naica.discover.proportions import amounts_table
+
+    if file.suffix == ".parquet" and not file.exists():
+        raise InputError(f"no such file: {file}")
+    table = CrystalTable.read(file) if file.exists() else load_set(str(file))
+    fit = [name for name, label in table.labels.items() if label.quantity == "formation_energy_per_atom"]
+    chosen = column or (fit[0] if len(fit) == 1 else "")
+    if chosen not in fit:
+        raise InputError(f"{file}: --column {column or '(none)'}; its columns of formation energies: {', '.join(fit) or 'none'}")
+    values = np.asarray(table.column(chosen), dtype=np.float64)
+    rows = np.flatnonzero(np.isfinite(values)).tolist()
+    formulas, names = table.formulas, table.ids
+    ids = [names[k] if names[k] not in taken else f"{file.stem}:{names[k]}" for k in rows]
+    told = [formulas[k] for k in rows]
+    energies = [float(values[k]) for k in rows]
+    elements, counts = amounts_table(told)
+    pure = set(np.flatnonzero((counts[(counts > 0).sum(axis=1) == 1] > 0).any(axis=0)).tolist())
+    for k, symbol in enumerate(elements):
+        if k not in pure and f"element {symbol}" not in taken:
+            ids.append(f"element {symbol}")
+            told.append(symbol)
+            energies.append(0.0)
+    return ids, told, energies
 
 
 # --- the table --------------------------------------------------------------------------------------------------------------------------

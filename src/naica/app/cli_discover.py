@@ -66,7 +66,9 @@ def export(
 
 
 def hull(
-    file: Annotated[Path, typer.Argument(help="CSV with columns formula and energy (eV/atom), optional id.")],
+    file: Annotated[
+        Path, typer.Argument(help="CSV with columns formula and energy (eV/atom), optional id; a Parquet table of crystals; or a set.")
+    ],
     formula: Annotated[str | None, typer.Option(help="Ask about one composition: window of chemical potentials, reactions.")] = None,
     chempot: Annotated[list[str] | None, typer.Option(help="Δμ of a reservoir in eV/atom from the element, as O=-1.2; repeat.")] = None,
     grow: Annotated[Path | None, typer.Option(help="Further entries: the first hull stays, a second one grows.")] = None,
@@ -74,7 +76,8 @@ def hull(
     reactants: Annotated[int, typer.Option(min=1, max=4, help="Most reactants of a reaction.")] = 2,
     plot: Annotated[Path | None, typer.Option(help="Write a picture of the hull of two or three elements (.png, .pdf, .svg).")] = None,
     plot_mu: Annotated[Path | None, typer.Option(help="Write the chemical-potential diagram of three elements.")] = None,
-    elements: Annotated[str, typer.Option(help="Elements of the pictures, as Mg,Al,O; default: those of --formula or all.")] = "",
+    elements: Annotated[str, typer.Option(help="Only entries of these elements, as Mg,Al,O; the pictures keep their order.")] = "",
+    column: Annotated[str, typer.Option(help="Column of formation energies in a table of crystals (default: the only one).")] = "",
     total: Annotated[bool, typer.Option("--total", help="The energies are eV per formula as written, not per atom.")] = False,
     tolerance: Annotated[float, typer.Option(min=0, help="Stable up to this distance above the hull, eV/atom.")] = 1e-8,
     json: Json = False,
@@ -83,7 +86,9 @@ def hull(
     from naica.app.actions_hull import hull as action
 
     pots, gone = tuple(chempot or ()), tuple(byproduct or ())
-    answer(action, requests.HullRequest(file, tolerance, total, formula, pots, grow, gone, reactants, plot, plot_mu, elements), json)
+    answer(
+        action, requests.HullRequest(file, tolerance, total, formula, pots, grow, gone, reactants, plot, plot_mu, elements, column), json
+    )
 
 
 def add_to(app: typer.Typer) -> None:
@@ -108,5 +113,6 @@ def add_to(app: typer.Typer) -> None:
             "naica hull energies.csv --formula BaTiO3 --byproduct CO2 --reactants 3",
             "naica hull energies.csv --chempot O=-1.2",
             "naica hull known.csv --grow found.csv",
+            "naica hull mp20 --elements Mg,Al,O --plot hull.pdf",
         ),
     )(hull)

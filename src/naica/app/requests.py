@@ -192,7 +192,8 @@ class ImportRequest:
 
 @dataclass(frozen=True)
 class HullRequest:
-    """Judge the entries of a table with columns `formula` and `energy` (eV/atom; optional `id`).
+    """Judge the entries of a table: a CSV with columns `formula` and `energy` (eV/atom; optional `id`), or crystals (a Parquet table, a
+    registered set) with a `column` of formation energies. `elements` keeps those of one system.
 
     `formula` asks about one composition, `potentials` (element → Δμ, eV/atom) opens the system, `grow` is a second table that is added to a
     hull that grows beside the first; `plot` and `plot_mu` are pictures to write.
@@ -209,6 +210,7 @@ class HullRequest:
     plot: Path | None = None
     plot_mu: Path | None = None
     elements: str = ""
+    column: str = ""
 
 
 @dataclass(frozen=True)

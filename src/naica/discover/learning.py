@@ -93,6 +93,32 @@ def held_out_error(metrics: Mapping[str, Any]) -> float | None:
     return None
 
 
+def sentences(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a summary's `scaling`, `hit_rates` and hulls say, a line each."""
+    lines = []
+    for name, law in (summary.get("scaling") or {}).items():
+        if law:
+            what = "picks" if name == "picks" else "labels kept from the model"
+            lines.append(
+                f"error on {what} ∝ labels^(−{law['exponent']:.2f}), 95 %: {law['low']:.2f} to {law['high']:.2f}, {law['n']:.0f} rounds"
+            )
+    for by in ("generator", "elements"):
+        rows = [r for r in summary.get("hit_rates") or () if r["by"] == by and r["round"] is None]
+        parts = [
+            f"{r['group']} {_counted(r['chosen'])}" + (f", at random {_counted(r['control'])}" if r["control"]["n"] else "") for r in rows
+        ]
+        if parts:
+            lines.append(f"hits by {'number of elements' if by == 'elements' else by}: " + "; ".join(parts))
+    last = (summary.get("rounds") or [{}])[-1].get("hulls")
+    if last:
+        lines.append(f"phases on the hull: {last['start']} at the start, {last['grown']} now")
+    return tuple(lines)
+
+
+def _counted(r: Mapping[str, Any]) -> str:
+    return f"{r['hits']}/{r['n']}" + (f" ({r['low']:.0%}–{r['high']:.0%})" if r["n"] else "")
+
+
 # --- stopping --------------------------------------------------------------------------------------------------------------------
 def stop_reason(rules: Stop, rounds: Sequence[Mapping[str, Any]], calls: int, left: float | None) -> str | None:
     """Why no further round should begin, or None.
