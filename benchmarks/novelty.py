@@ -2,8 +2,8 @@
 
     python benchmarks/novelty.py [--copies 150] [--flags 400]
 
-copies: crystals of mp20 in another cell (a supercell with other axes), strained by up to 2 % and shaken by 0.05 Å: how many are found again,
-and how long one verdict takes; as controls, other structures of the same formula.
+copies: crystals of mp20 in another cell (a supercell with other axes), strained by up to 2 % and shaken by 0.05 Å: how many are found
+again, and how long one verdict takes; as controls, other structures of the same formula.
 
 mixed: pairs of elements found on one site in the lithium conductors of OBELiX (partial occupancies, as refined): how many are alike enough
 to be called possible or likely.
