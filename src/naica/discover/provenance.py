@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-_PACKAGES = ("naica", "torch", "numpy", "scipy", "ase", "pymatgen-core", "moyopy", "chgnet")
+_PACKAGES = ("naica", "torch", "numpy", "scipy", "ase", "pymatgen-core", "moyopy", "chgnet", "gpaw", "gpaw-data")
 
 
 def versions() -> dict[str, str]:

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from naica.data.labels import Level
-from naica.errors import ConfigError
+from naica.errors import ConfigError, MissingPart
 from naica.structure.elements import symbol
 
 if TYPE_CHECKING:
@@ -153,6 +153,19 @@ def _m3gnet_level() -> Level:
     return Level(functional="M3GNet-MP-2021.2.8 (estimates PBE/PBE+U of MP, uncorrected)", code="naica")
 
 
+def _sevennet() -> Calculator:
+    try:
+        from sevenn.calculator import SevenNetCalculator
+    except ImportError as error:
+        raise MissingPart(f"SevenNet is not installed ({error}); pip install sevenn") from error
+    made: Calculator = SevenNetCalculator("7net-0", device="cpu")
+    return made
+
+
+def _sevennet_level() -> Level:
+    return Level(functional="SevenNet-0 (estimates PBE/PBE+U of MPtrj, uncorrected)", code="sevenn", version=_version("sevenn"))
+
+
 def _version(package: str) -> str:
     try:
         return version(package)
@@ -172,4 +185,6 @@ CALCULATORS: Mapping[str, Known] = {
     "chgnet-r2scan": Known(_chgnet_r2scan, _chgnet_r2scan_level, _CHGNET_ELEMENTS, error=0.0168),
     # the same elements: its data lack Z = 84 to 88 too; error on the test part of MPF.2021.2.8
     "m3gnet-mp-2021": Known(_m3gnet, _m3gnet_level, _CHGNET_ELEMENTS, error=0.035),
+    # trained on MPtrj as CHGNet was; a package of its own, `sevenn`, which is no dependency of naica
+    "sevennet-0": Known(_sevennet, _sevennet_level, _CHGNET_ELEMENTS),
 }

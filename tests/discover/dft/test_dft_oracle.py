@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -196,3 +197,20 @@ def test_codes_that_are_not_here_say_how_to_get_them(name: str, monkeypatch: pyt
     monkeypatch.setenv("PATH", "")
     with pytest.raises(MissingPart, match=r"not installed.*apt install"):
         make_oracle(name, protocol={"cutoff": 400})
+
+
+def test_sevennet_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sevenn", None)  # type: ignore[arg-type]
+    made = make_oracle("sevennet-0")
+    assert "SevenNet-0" in made.level.functional
+    with pytest.raises(MissingPart, match="pip install sevenn"):
+        made.warm()  # type: ignore[attr-defined]
+
+
+def test_flat_cells_are_turned_into_compact_ones() -> None:
+    flat = copper().supercell([[1, 0, 0], [2, 1, 0], [0, 3, 1]])
+    done = oracle(steps=0).evaluate([flat])[0]
+    whole = oracle(steps=0).evaluate([copper()])[0]
+    assert done.crystal is not None
+    assert np.linalg.norm(done.crystal.cell, axis=1).max() == pytest.approx(np.linalg.norm(copper().cell, axis=1).max())
+    assert done.energy == pytest.approx(whole.energy, abs=1e-6)

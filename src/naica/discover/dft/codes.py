@@ -15,19 +15,17 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from naica.discover.dft.protocol import LADDER, DftProtocol
 from naica.errors import ConfigError, InputError, MissingPart
 from naica.structure import Crystal
 from naica.structure.elements import element, symbol
 
-if TYPE_CHECKING:
-    from ase.calculators.calculator import Calculator
-
 RYDBERG = 13.605693122994  # eV
 
-Make = Callable[[Crystal, DftProtocol, float, Mapping[str, Any], Path], "Calculator"]
+# ASE calculators; those that run programs have no base class in common with the others
+Make = Callable[[Crystal, DftProtocol, float, Mapping[str, Any], Path], Any]
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def _gpaw_elements() -> frozenset[str]:
     return frozenset(s for s in found if _is_element(s))
 
 
-def _gpaw(crystal: Crystal, protocol: DftProtocol, cutoff: float, changes: Mapping[str, Any], folder: Path) -> Calculator:
+def _gpaw(crystal: Crystal, protocol: DftProtocol, cutoff: float, changes: Mapping[str, Any], folder: Path) -> Any:
     from gpaw import GPAW, PW
 
     smearing: dict[str, Any] = {"name": protocol.smearing, "width": protocol.width}
@@ -133,8 +131,7 @@ def _gpaw(crystal: Crystal, protocol: DftProtocol, cutoff: float, changes: Mappi
             settings[key] = changes[key]
     if "mixer" in changes:
         settings["mixer"] = changes["mixer"]
-    made: Calculator = GPAW(**settings)
-    return made
+    return GPAW(**settings)
 
 
 def _shell(name: str) -> str:
@@ -223,7 +220,7 @@ def _cp2k_charges() -> dict[str, int]:
     return found
 
 
-def _cp2k(crystal: Crystal, protocol: DftProtocol, cutoff: float, changes: Mapping[str, Any], folder: Path) -> Calculator:
+def _cp2k(crystal: Crystal, protocol: DftProtocol, cutoff: float, changes: Mapping[str, Any], folder: Path) -> Any:
     from ase.calculators.cp2k import CP2K
 
     charges, place = _cp2k_charges(), _cp2k_folder()
@@ -305,7 +302,7 @@ def _espresso_data() -> str:
     return f"UPF {folder.name} {_digest(names)}"
 
 
-def _espresso(crystal: Crystal, protocol: DftProtocol, cutoff: float, changes: Mapping[str, Any], folder: Path) -> Calculator:
+def _espresso(crystal: Crystal, protocol: DftProtocol, cutoff: float, changes: Mapping[str, Any], folder: Path) -> Any:
     from ase.calculators.espresso import Espresso, EspressoProfile
 
     place = _espresso_folder()
@@ -358,7 +355,7 @@ def _abinit_data() -> str:
     return f"PAW XML {folder.name} {_digest(','.join(sorted(_pseudo_files(folder, '*.xml').values())))}"
 
 
-def _abinit(crystal: Crystal, protocol: DftProtocol, cutoff: float, changes: Mapping[str, Any], folder: Path) -> Calculator:
+def _abinit(crystal: Crystal, protocol: DftProtocol, cutoff: float, changes: Mapping[str, Any], folder: Path) -> Any:
     from ase.calculators.abinit import Abinit, AbinitProfile
 
     place = _abinit_folder()

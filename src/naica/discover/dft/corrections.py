@@ -112,8 +112,9 @@ def mp2020(
     from pymatgen.entries.computed_entries import ComputedStructureEntry
 
     used = {s: u for s, u in hubbard_u.items() if s in crystal.composition and u}
+    structure: Any = crystal.to_pymatgen()
     entry = ComputedStructureEntry(
-        crystal.to_pymatgen(),
+        structure,
         energy,
         parameters={
             "run_type": "GGA+U" if used else "GGA",

@@ -68,7 +68,7 @@ class DftOracle:
         max_seconds: float | None = None,
         scratch: str | None = None,
     ) -> None:
-        self.name = code_name
+        self.name: str = code_name
         self.protocol = protocol_of(protocol)
         self.elements = tuple(elements)
         self.max_seconds, self.scratch = max_seconds, scratch
@@ -82,6 +82,7 @@ class DftOracle:
             raise ConfigError(f"{self.name} has no data ({self.data}) for {', '.join(foreign)}")
         refuse_unless_mp(self.protocol.corrections, self.name, self.protocol)
         self.trials: tuple[Trial, ...] = ()
+        self.level = self._level()
         if self.protocol.cutoff != "auto":
             self._least(self.protocol.cutoff, self.elements)
 
@@ -104,8 +105,7 @@ class DftOracle:
         """Of the protocol, the code and its data."""
         return self.protocol.hash(self.name, self.data)
 
-    @property
-    def level(self) -> Level:
+    def _level(self) -> Level:
         """Functional, U, data, cut-off and the protocol's hash."""
         cutoff = self.protocol.cutoff
         basis = "cut-off not chosen yet" if cutoff == "auto" else f"{cutoff:g} eV, protocol {self.hash}"
@@ -130,6 +130,7 @@ class DftOracle:
         """
         if kept is not None:
             self.protocol = protocol_of(dict(kept["settings"]))
+            self.level = self._level()
             if kept["data"] != self.data:
                 raise ConfigError(
                     f"the campaign was computed with {kept['data']}, here is {self.data}: their energies do not compare; "
@@ -169,6 +170,7 @@ class DftOracle:
         chosen, trials = converged_cutoff(elements, compute, cheap, store, lambda t: told(str(t)), ladder, self._code.least_cutoff)
         self.trials = tuple(trials)
         self.protocol = self.protocol.changed(cutoff=chosen)
+        self.level = self._level()
 
     # --- calls -------------------------------------------------------------------------------------------------------------------
     def warm(self) -> None:

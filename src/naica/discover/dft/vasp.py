@@ -152,14 +152,14 @@ class VaspOracle:
         refuse_unless_mp(given.corrections, self.name, given)
         self.protocol = given.changed(cutoff=LEAST_CUTOFF) if given.cutoff == "auto" else given
         self.folder, self.command, self.kind, self.elements = str(folder), command, kind, tuple(elements)
+        self.level = self._level()
 
     @property
     def settings(self) -> dict[str, Any]:
         """What must agree for an old result to answer."""
         return {"kind": self.kind, **self.protocol.settings()}
 
-    @property
-    def level(self) -> Level:
+    def _level(self) -> Level:
         """PBE with Materials Project's potentials and U."""
         p = self.protocol
         corrections = NAME if p.corrections == "mp2020" else ""
@@ -195,7 +195,7 @@ class VaspOracle:
         kind = MPRelaxSet if self.kind == "relax" else MPStaticSet
         place = self.place(crystal)
         place.mkdir(parents=True, exist_ok=True)
-        structure = start.to_pymatgen()
+        structure: Any = start.to_pymatgen()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
