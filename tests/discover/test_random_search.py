@@ -142,3 +142,17 @@ def test_too_few_completed_do_not_count(tmp_path: Path) -> None:
     (tmp_path / "CuAu" / "search.json").write_text(json.dumps({}))
     with pytest.raises(RunError, match="another formula"):
         search_formula("CuAu", "emt", Search(structures=3), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("formula", "known"), [("CuAu", "copper-gold"), ("Cu3Au", "copper-gold-3")])
+def test_finds_the_ordered_alloys(formula: str, known: str) -> None:
+    from naica.potential.relax import relax
+    from naica.structure.prototypes import prototype
+
+    symbols = ["Cu", "Au"]
+    (reference,) = relax(prototype(known).crystal(symbols), "emt", 0.02, 300)
+    assert reference.energy is not None
+    found = search_formula(formula, "emt", Search(structures=40, max_atoms=4, fmax=0.02, steps=300, seed=2))
+    assert found.counts
+    assert found.energies[0] == pytest.approx(reference.energy / len(prototype(known).crystal(symbols)), abs=2e-3)

@@ -45,7 +45,8 @@ def ordered(a: str, b: str, length: float, count: int = 1) -> Crystal:
 
 def test_files_with_duplicates_and_nonsense(tmp_path: Path) -> None:
     good, twin = ordered("Cu", "Au", 3.06), ordered("Au", "Cu", 3.9, 3)
-    rows = [good, good, good.scaled(1.02), twin, ordered("Cu", "Ag", 3.1), good.scaled(20.0), good.scaled(0.02)]
+    pure = Crystal.from_fractional(["Cu"], [[0, 0, 0]], 2.6 * np.eye(3))
+    rows = [pure, good, good, good.scaled(1.02), twin, ordered("Cu", "Ag", 3.1), good.scaled(20.0), good.scaled(0.02)]
     raw = [{"numbers": c.numbers.tolist(), "cell": c.cell.tolist(), "positions": c.positions.tolist()} for c in rows]
     (tmp_path / "made.jsonl").write_text("\n".join([*map(json.dumps, raw), "{nonsense"]) + "\n")
     outcome = campaign(tmp_path / "run", files=[str(tmp_path / "made.jsonl")]).run()
@@ -55,12 +56,19 @@ def test_files_with_duplicates_and_nonsense(tmp_path: Path) -> None:
     assert {row[0] for row in found} == {"generated"}
     assert all(row[3].startswith("file:made.jsonl#") for row in found)
     reasons = " | ".join(row[4] for row in found if row[1] == "rejected")
-    for text in ("same atoms as an earlier", "same symmetry and sites", "holds Ag", "Å³ per atom", "JSONDecodeError"):
+    for text in (
+        "same atoms as an earlier",
+        "same symmetry and sites",
+        "holds Ag",
+        "Å³ per atom",
+        "JSONDecodeError",
+        "number of elements 1; the campaign takes 2",
+    ):
         assert text in reasons
     assert outcome.calls == 2 + 2
     told = Ledger(tmp_path / "run").stage(1, "propose")
     assert told is not None
-    assert next(iter(told["sources"].values()))["read"] == 8
+    assert next(iter(told["sources"].values()))["read"] == 9
     with pytest.raises(ConfigError, match="no such file"):
         campaign(tmp_path / "none", files=["missing.cif"]).run()
 

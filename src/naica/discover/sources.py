@@ -116,17 +116,20 @@ class Sources:
 
         if crystal is None:
             return "no structure"
+        want, n = self.config.generate, len(crystal.composition)
         foreign = sorted(set(crystal.composition) - set(self.config.elements))
-        if foreign:
-            return f"holds {', '.join(foreign)}, which the campaign does not"
-        if crystal.hash in seen:
-            return "the same atoms as an earlier structure of this file"
-        if len(crystal) > self.config.generate.max_atoms:
-            return f"{len(crystal)} atoms; the campaign takes {self.config.generate.max_atoms}"
         ratio = crystal.volume / contact_volume(crystal.numbers)
-        if not _VOLUMES[0] <= ratio <= _VOLUMES[1]:
-            return f"{crystal.volume / len(crystal):.1f} Å³ per atom, {ratio:.2g} times what its atoms fill"
-        return ""
+        checks = (
+            (foreign, f"holds {', '.join(foreign)}, which the campaign does not"),
+            (crystal.hash in seen, "the same atoms as an earlier structure of this file"),
+            (n not in want.n_elements, f"number of elements {n}; the campaign takes {' or '.join(map(str, want.n_elements))}"),
+            (len(crystal) > want.max_atoms, f"{len(crystal)} atoms; the campaign takes {want.max_atoms}"),
+            (
+                not _VOLUMES[0] <= ratio <= _VOLUMES[1],
+                f"{crystal.volume / len(crystal):.1f} Å³ per atom, {ratio:.2g} times what its atoms fill",
+            ),
+        )
+        return next((text for bad, text in checks if bad), "")
 
     # --- parents of whole tables -------------------------------------------------------------------------------------------
     def pool(self) -> Iterator[Crystal]:
