@@ -5,8 +5,9 @@
 
 **wbm**: the rounds of element substitution of Wang, Botti and Marques (2021) on the rows that are here. In round r a model that knows the
 labels told in rounds < r judges every row of round r (Matbench Discovery's measures, on all rows and on unique prototypes), the best
-`--share` of them and a random control arm are looked up, and the model is trained on, from its own weights. Beside it stands the shipped
-formation-energy model as it is. What is asked of the data, and what it cannot give:
+`--share` of them and a random control arm are looked up, and the model is trained on, from its own weights (``--learner train``), or its
+correction is fitted anew (``correct``). With ``--tell all`` it learns from every row of the round, as one who had computed them all. Beside
+it stands the shipped formation-energy model as it is. What is asked of the data, and what it cannot give:
 
 * Rounds: the small set carries them in its ids; the file of 10,000 keeps the order of the full set, whose rounds begin anew at silver
   after zirconium, at ids 3073, 5711 and 9669. Of 47 compounds that both sets hold, 38 are in the same round by that; a substitution can be
@@ -243,7 +244,7 @@ def wbm_round(args: argparse.Namespace, rows: Rows, seed: int, number: int, told
 
 
 def replay_wbm(args: argparse.Namespace) -> None:
-    out = args.out / f"wbm-{args.learner}-{args.volume}"
+    out = args.out / f"wbm-{args.learner}-{args.volume}{'-all' if args.tell == 'all' else ''}"
     out.mkdir(parents=True, exist_ok=True)
     rows = wbm(args.out)
     print(json.dumps({**rows.facts, "rounds": np.bincount(rows.rounds)[1:].tolist()}), flush=True)
@@ -260,7 +261,7 @@ def replay_wbm(args: argparse.Namespace) -> None:
                 part.write_text(json.dumps(found, indent=1))
                 part.replace(file)
             kept = json.loads(file.read_text())
-            told += kept["picked"]
+            told += kept["picked"] if args.tell == "picked" else np.flatnonzero(rows.rounds == number).tolist()
             done.append(kept)
             print(_line(kept), flush=True)
     (out / "results.json").write_text(json.dumps(_over_seeds(done), indent=1))
@@ -333,6 +334,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/replays"))
     parser.add_argument("--learner", choices=("train", "correct"), default="train")
     parser.add_argument("--volume", choices=("relaxed", "guessed"), default="relaxed")
+    parser.add_argument("--tell", choices=("picked", "all"), default="picked", help="labels the model learns from after a round")
     parser.add_argument("--share", type=float, default=0.1, help="share of a round's rows that is looked up")
     parser.add_argument("--start", type=int, default=3000, help="reference crystals known before round 1")
     parser.add_argument("--visits", type=int, default=30_000, help="structures each of the two networks sees in a round, times 0.6")
