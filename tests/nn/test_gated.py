@@ -5,6 +5,7 @@ import torch
 
 from naica.nn import activations
 from naica.nn.compiled import SWITCH, library, reason
+from naica.nn.edge_product import Tabled
 from naica.nn.gated import Factor, GatedNetwork, Rows, _Args
 
 EDGES, ATOMS = 1203, 37  # not a multiple of the tile
@@ -103,6 +104,27 @@ class TestCompiled:
         close(ours, theirs)
         for a, b in zip(*(torch.autograd.grad(y.square().sum(), [x, atoms]) for y in (ours, theirs)), strict=True):
             close(a, b)
+
+    @pytest.mark.parametrize("norm", [False, True])
+    def test_tables_of_the_first_layer_and_of_the_factor(self, norm):
+        args, _, _ = case(31, norm, "none", True)
+        atoms, length = args.rows[0].features, (0.1 + 2.1 * torch.rand(EDGES)).requires_grad_()  # some beyond the last node
+        whole = Tabled(torch.randn(9, 2, 1, 128 + 64), 0.25, length)
+        as_factor = Tabled(whole.table[..., 128:].contiguous(), 0.25, length)
+        x = torch.randn(EDGES, 31, requires_grad=True)
+        both = _Args(args.net, None, args.rows, whole, True, False), None
+        for call, given in (both, (_Args(args.net, args.weight, args.rows, as_factor, False, False), x)):
+            assert args.net._compiled(given, call)
+            ours, theirs = call.fused(given), call.plain(given)
+            close(ours, theirs)
+            leaves = [length, atoms] + ([] if given is None else [x])
+            upstream = torch.randn_like(ours)
+            for a, b in zip(*(torch.autograd.grad(y, leaves, upstream) for y in (ours, theirs)), strict=True):
+                close(a, b, 1e-5)
+        # the first layer and the factor are what the columns say
+        read = whole.read()[:, 0]
+        exact = args.net.on_edges(read[:, :128], torch.eye(128), args.rows, read[:, 128:], summed=True)
+        close(both[0].fused(None), exact, 1e-5)
 
     def test_one_layer_without_bias(self):
         torch.manual_seed(3)

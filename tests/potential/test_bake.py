@@ -42,10 +42,27 @@ def test_the_error_is_within_the_tolerance_on_new_structures():
 
 
 def test_networks_without_tables_are_told():
-    schnet = LearnedPotential([PotentialModel("schnet", {"width": 8, "interactions": 1, "cutoff": 4.0})])
-    assert not can_bake(schnet)
-    with pytest.raises(InputError, match="schnet: no functions of distance"):
-        bake(schnet, [silicon(0)])
+    ace = LearnedPotential([PotentialModel("ace", {"elements": ["Si"], "cutoff": 4.0})])
+    assert not can_bake(ace)
+    with pytest.raises(InputError, match="ace: no functions of distance"):
+        bake(ace, [silicon(0)])
+
+
+SMALL = {
+    "schnet": {"width": 8, "interactions": 2, "cutoff": 4.0},
+    "chgnet": {"width": 16, "steps": 2, "radial": 7, "angular": 5, "cutoff": 4.0, "hidden": (16,)},
+}
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_further_networks_bake(name, dtype):
+    torch.manual_seed(1)
+    plain = LearnedPotential([PotentialModel(name, SMALL[name], scale=2.0)], dtype)
+    found = bake(plain, [silicon(0)], tolerance=1e-4)
+    a, b = plain.compute(silicon(7))[0], found.potential.compute(silicon(7))[0]
+    assert 0 < np.abs(a.forces - b.forces).max() < 3e-4
+    assert np.abs(a.stress - b.stress).max() < 1e-4
 
 
 def test_the_command_writes_a_potential_that_is_baked_when_opened(tmp_path, capsys):

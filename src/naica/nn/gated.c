@@ -26,6 +26,19 @@ typedef float vf __attribute__((vector_size(VB), aligned(4)));
 typedef int32_t vi __attribute__((vector_size(VB), aligned(4)));
 #define INLINE static inline __attribute__((always_inline))
 
+/* where the processor has them: least and largest, a number times a power of two, and a reciprocal to 14 bits, which one step of Newton doubles */
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#define LEAST(a, b) ((vf)_mm512_min_ps((__m512)(a), (__m512)(b)))
+#define MOST_OF(a, b) ((vf)_mm512_max_ps((__m512)(a), (__m512)(b)))
+#define SCALED(p, n) ((vf)_mm512_scalef_ps((__m512)(p), (__m512)(n)))
+#define ABOUT_ONE_OVER(a) ((vf)_mm512_rcp14_ps((__m512)(a)))
+#elif defined(__AVX__)
+#include <immintrin.h>
+#define LEAST(a, b) ((vf)_mm256_min_ps((__m256)(a), (__m256)(b)))
+#define MOST_OF(a, b) ((vf)_mm256_max_ps((__m256)(a), (__m256)(b)))
+#endif
+
 #define SOURCES 3
 #define PARTS 8
 
@@ -38,7 +51,7 @@ typedef struct {
     const float *f[SOURCES], *w_of[SOURCES];
     float *p[SOURCES]; /* space for W_s f_s: (n, 2H); backwards for its gradient, the sources after the first once per thread */
     float *g_f[SOURCES];
-    const float *x, *w, *b1, *w2, *b2, *scale, *shift, *factor, *w_factor;
+    const float *x, *w, *b1, *w2, *b2, *scale[2], *shift[2], *factor, *w_factor;
     float *x1, *x2, *out; /* x1: what the first layer made, where a second follows its slope */
     const float *g;
     float *g_x, *g_factor;
@@ -52,9 +65,13 @@ typedef struct {
 INLINE vf all(float x) { return x - (vf){}; }
 
 INLINE vf vexp(vf x) {
+#ifdef LEAST
+    x = LEAST(MOST_OF(x, all(-87.0f)), all(88.0f));
+#else
     vi low = x < all(-87.0f), high = x > all(88.0f);
     x = (vf)(((vi)all(-87.0f) & low) | ((vi)x & ~low));
     x = (vf)(((vi)all(88.0f) & high) | ((vi)x & ~high));
+#endif
     vf magic = all(12582912.0f), n = (x * 1.44269504088896341f + magic) - magic;
     vf r = x - n * 0.693359375f;
     r = r + n * 2.12194440e-4f;
@@ -65,11 +82,23 @@ INLINE vf vexp(vf x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
+#ifdef SCALED
+    return SCALED(p, n);
+#else
     vi power = (__builtin_convertvector(n, vi) + 127) << 23;
     return p * (vf)power;
+#endif
 }
 
-INLINE vf sigmoid(vf x) { return 1.0f / (1.0f + vexp(-x)); }
+INLINE vf sigmoid(vf x) {
+    vf below = 1.0f + vexp(-x);
+#ifdef ABOUT_ONE_OVER
+    vf r = ABOUT_ONE_OVER(below);
+    return r * (2.0f - below * r);
+#else
+    return 1.0f / below;
+#endif
+}
 
 /* the sum of all lanes, in every lane */
 #if VL == 16
@@ -129,11 +158,22 @@ static void product(int64_t m, int64_t n, int64_t k, const float *left, int64_t 
     }
 }
 
-/* (rows, columns) of a matrix -> (columns, padded rows) */
+/* (rows, columns) of a matrix -> (columns, rows), in squares that are read and written within the cache */
 static void turned(int64_t rows, int64_t columns, const float *from, int64_t row, float *to) {
-    for (int64_t k0 = 0; k0 < columns; k0 += 16)
-        for (int64_t h = 0; h < rows; h++)
-            for (int64_t k = k0; k < columns && k < k0 + 16; k++) to[k * rows + h] = from[h * row + k];
+    int64_t h0 = 0;
+    for (; h0 + 16 <= rows; h0 += 16) {
+        int64_t k0 = 0;
+        for (; k0 + 4 <= columns; k0 += 4) {
+            float square[4][16];
+            for (int h = 0; h < 16; h++)
+                for (int k = 0; k < 4; k++) square[k][h] = from[(h0 + h) * row + k0 + k];
+            for (int k = 0; k < 4; k++) memcpy(to + (k0 + k) * rows + h0, square[k], sizeof square[k]);
+        }
+        for (; k0 < columns; k0++)
+            for (int h = 0; h < 16; h++) to[k0 * rows + h0 + h] = from[(h0 + h) * row + k0];
+    }
+    for (; h0 < rows; h0++)
+        for (int64_t k = 0; k < columns; k++) to[k * rows + h0] = from[h0 * row + k];
 }
 
 INLINE void add(float *to, const float *from, int64_t n) {
@@ -178,12 +218,11 @@ typedef struct {
 } Piece;
 
 INLINE void piece_of(const Work *w, int64_t e, Piece *to) {
-    float place = w->length[e] * (float)w->per_step;
-    if (!(place < w->nodes - 1)) place = w->nodes - 1;
-    if (!(place > 0)) place = 0;
+    float place = w->length[e] * (float)w->per_step, per = (float)w->per_step;
+    if (!(place <= w->nodes - 1)) place = w->nodes - 1, per = 0; /* beyond the last node nothing changes any more */
     int64_t node = (int64_t)place;
     if (node > w->nodes - 2) node = w->nodes - 2;
-    float s = place - node, o = 1.0f - s, per = (float)w->per_step;
+    float s = place - node, o = 1.0f - s;
     to->row = w->table + node * 2 * w->columns;
     to->weight[0] = all((1.0f + 2.0f * s) * o * o);
     to->weight[1] = all(s * o * o);
@@ -250,8 +289,8 @@ INLINE void forward_rows(const Work *w, int64_t from, int64_t to, const float *w
             const float *value = x2 + r * both, *gate = value + width;
             float *out = w->out + (w->summed ? w->index[0][e] : e) * width;
             if (norm) {
-                normalised(value, width, w->scale, w->shift, centred, z);
-                normalised(gate, width, w->scale + width, w->shift + width, centred, z + width);
+                normalised(value, width, w->scale[0], w->shift[0], centred, z);
+                normalised(gate, width, w->scale[1], w->shift[1], centred, z + width);
                 value = z;
                 gate = z + width;
             }
@@ -268,7 +307,7 @@ INLINE void forward_rows(const Work *w, int64_t from, int64_t to, const float *w
     }
 }
 
-INLINE void backward_rows(const Work *w, int64_t from, int64_t to, const float *w_out, int64_t padded, const float *w2_out, const float *w_factor, int thread,
+INLINE void backward_rows(const Work *w, int64_t from, int64_t to, const float *w_out, int64_t row_out, int64_t padded, const float *w2_out, const float *w_factor, int thread,
                           int64_t half_hidden, int64_t width, int norm) {
     int64_t hidden = 2 * half_hidden, both = 2 * width;
     float g2[TILE * MOST] __attribute__((aligned(64))), g1[TILE * MOST] __attribute__((aligned(64))), gx[TILE * MOST] __attribute__((aligned(64)));
@@ -289,8 +328,8 @@ INLINE void backward_rows(const Work *w, int64_t from, int64_t to, const float *
             vf along = all(0);
             if (w->table) piece_of(w, e, pieces + r);
             if (norm) {
-                inverse[0] = normalised(value, width, w->scale, w->shift, centred, z);
-                inverse[1] = normalised(gate, width, w->scale + width, w->shift + width, centred + width, z + width);
+                inverse[0] = normalised(value, width, w->scale[0], w->shift[0], centred, z);
+                inverse[1] = normalised(gate, width, w->scale[1], w->shift[1], centred + width, z + width);
                 value = z;
                 gate = z + width;
             }
@@ -316,8 +355,8 @@ INLINE void backward_rows(const Work *w, int64_t from, int64_t to, const float *
             for (int64_t q = 0; q < w->parts; q++) w->g_factor[e * w->parts + q] = total(parts[q])[0];
             if (w->table) w->g_length[e] = total(along)[0];
             if (norm) {
-                norm_back(g_value, width, w->scale, centred, inverse[0]);
-                norm_back(g_gate, width, w->scale + width, centred + width, inverse[1]);
+                norm_back(g_value, width, w->scale[0], centred, inverse[0]);
+                norm_back(g_gate, width, w->scale[1], centred + width, inverse[1]);
             }
         }
         float *g = g2;
@@ -331,7 +370,7 @@ INLINE void backward_rows(const Work *w, int64_t from, int64_t to, const float *
             }
         }
         memset(gx, 0, rows * padded * sizeof(float));
-        product(rows, padded, hidden, g, hidden, w_out, padded, gx, padded);
+        product(rows, padded, hidden, g, hidden, w_out, row_out, gx, padded);
         for (int64_t r = 0; r < rows; r++) {
             int64_t e = start + r;
             const float *row = g + r * hidden;
@@ -355,10 +394,10 @@ static void forward_range(const Work *w, int64_t from, int64_t to, const float *
     else forward_rows(w, from, to, w_in, w_factor, w->hidden, w->width, (int)w->norm);
 }
 
-static void backward_range(const Work *w, int64_t from, int64_t to, const float *w_out, int64_t padded, const float *w2_out, const float *w_factor, int thread) {
-    if (w->hidden == 64 && w->width == 64 && w->norm) backward_rows(w, from, to, w_out, padded, w2_out, w_factor, thread, 64, 64, 1);
-    else if (w->hidden == 64 && w->width == 64) backward_rows(w, from, to, w_out, padded, w2_out, w_factor, thread, 64, 64, 0);
-    else backward_rows(w, from, to, w_out, padded, w2_out, w_factor, thread, w->hidden, w->width, (int)w->norm);
+static void backward_range(const Work *w, int64_t from, int64_t to, const float *w_out, int64_t row_out, int64_t padded, const float *w2_out, const float *w_factor, int thread) {
+    if (w->hidden == 64 && w->width == 64 && w->norm) backward_rows(w, from, to, w_out, row_out, padded, w2_out, w_factor, thread, 64, 64, 1);
+    else if (w->hidden == 64 && w->width == 64) backward_rows(w, from, to, w_out, row_out, padded, w2_out, w_factor, thread, 64, 64, 0);
+    else backward_rows(w, from, to, w_out, row_out, padded, w2_out, w_factor, thread, w->hidden, w->width, (int)w->norm);
 }
 
 /* where the edges of a thread begin: all edges of one row of the first source go to one thread */
@@ -369,6 +408,17 @@ static int64_t cut(const Work *w, int64_t thread) {
 }
 
 INLINE int64_t padded_to_vectors(int64_t n) { return (n + VL - 1) / VL * VL; }
+
+/* (rows, k) with rows that are whole vectors: the matrix itself, or a copy filled up with zeros */
+static const float *whole_rows(int64_t k, int64_t rows, const float *from, int64_t row, float *space, int64_t *row_of) {
+    int64_t wide = padded_to_vectors(k);
+    *row_of = row;
+    if (wide == k) return from;
+    for (int64_t h = 0; h < rows; h++)
+        for (int64_t i = 0; i < wide; i++) space[h * wide + i] = i < k ? from[h * row + i] : 0.0f;
+    *row_of = wide;
+    return space;
+}
 
 /* space: the largest of the weights turned round, (inputs or k) * 2H floats, then those of the factor */
 void gated_forward(const Work *w) {
@@ -393,26 +443,29 @@ void gated_backward(const Work *w) {
     for (int q = 0; q < SOURCES; q++)
         if (w->f[q] && padded_to_vectors(w->k[q]) > most) most = padded_to_vectors(w->k[q]);
     float *second = w->space + hidden * most, *w_factor = second + hidden * w->width, *rows = w_factor + w->parts * w->width;
-    for (int64_t h = 0; h < hidden; h++)
-        for (int64_t k = 0; k < padded; k++) w->space[h * padded + k] = k < w->inputs ? w->w[h * w->row + k] : 0.0f;
+    int64_t in_row;
+    const float *w_in = whole_rows(w->inputs, hidden, w->w, w->row, w->space, &in_row);
     if (w->later)
         for (int half = 0; half < 2; half++) turned(w->hidden, w->width, w->w2 + half * w->hidden * w->width, w->width, second + half * w->hidden * w->width);
     if (w->parts) turned(w->width, w->parts, w->w_factor, w->parts, w_factor);
     for (int q = 0; q < SOURCES; q++)
         if (w->f[q]) memset(w->p[q], 0, (q ? w->threads : 1) * w->n[q] * hidden * sizeof(float));
 #pragma omp parallel for num_threads((int)w->threads) schedule(static, 1) if (w->threads > 1)
-    for (int64_t t = 0; t < w->threads; t++) backward_range(w, cut(w, t), cut(w, t + 1), w->space, padded, second, w_factor, (int)t);
+    for (int64_t t = 0; t < w->threads; t++) backward_range(w, cut(w, t), cut(w, t + 1), w_in, in_row, padded, second, w_factor, (int)t);
     for (int q = 0; q < SOURCES; q++) {
         if (!w->f[q]) continue;
         int64_t k = w->k[q], wide = padded_to_vectors(k), size = w->n[q] * hidden;
         for (int64_t t = 1; q && t < w->threads; t++)
             for (int64_t i = 0; i < size; i += VL) *(vf *)(w->p[q] + i) += *(const vf *)(w->p[q] + t * size + i);
-        for (int64_t h = 0; h < hidden; h++)
-            for (int64_t i = 0; i < wide; i++) w->space[h * wide + i] = i < k ? w->w_of[q][h * w->row_of[q] + i] : 0.0f;
-        memset(rows, 0, w->n[q] * wide * sizeof(float));
-        product(w->n[q], wide, hidden, w->p[q], hidden, w->space, wide, rows, wide);
-        for (int64_t r = 0; r < w->n[q]; r++)
-            for (int64_t i = 0; i < k; i++) w->g_f[q][r * k + i] += rows[r * wide + i];
+        int64_t of_row;
+        const float *w_of = whole_rows(k, hidden, w->w_of[q], w->row_of[q], w->space, &of_row);
+        if (wide == k) product(w->n[q], wide, hidden, w->p[q], hidden, w_of, of_row, w->g_f[q], k);
+        else {
+            memset(rows, 0, w->n[q] * wide * sizeof(float));
+            product(w->n[q], wide, hidden, w->p[q], hidden, w_of, of_row, rows, wide);
+            for (int64_t r = 0; r < w->n[q]; r++)
+                for (int64_t i = 0; i < k; i++) w->g_f[q][r * k + i] += rows[r * wide + i];
+        }
         if (w->residual && w->summed && q == 0)
             for (int64_t i = 0; i < w->n[q] * k; i++) w->g_f[q][i] += w->g[i];
     }

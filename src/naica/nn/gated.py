@@ -243,7 +243,9 @@ class _Work(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("later", "norm", "value", "summed", "residual", "threads", "parts", "silu")),
         *((name, _ThreeNumbers) for name in ("n", "k", "row_of")),
         *((name, _Three) for name in ("index", "f", "w_of", "p", "g_f")),
-        *((name, ctypes.c_void_p) for name in ("x", "w", "b1", "w2", "b2", "scale", "shift", "factor", "w_factor")),
+        *((name, ctypes.c_void_p) for name in ("x", "w", "b1", "w2", "b2")),
+        *((name, ctypes.c_void_p * 2) for name in ("scale", "shift")),
+        *((name, ctypes.c_void_p) for name in ("factor", "w_factor")),
         *((name, ctypes.c_void_p) for name in ("x1", "x2", "out", "g", "g_x", "g_factor", "table", "length", "g_length")),
         *((name, ctypes.c_int64) for name in ("nodes", "columns", "first")),
         ("per_step", ctypes.c_double),
@@ -264,13 +266,13 @@ def _functions() -> tuple[Any, Any] | None:
 
 
 class _Call:
-    """The argument of a compiled function, and the tensors whose memory it points to."""
+    """The argument of a compiled function, and the tensors whose memory it points to. The way back uses it again."""
 
     def __init__(self, args: _Args, x: Tensor | None, given: Tensor | None, features: Sequence[Tensor], p: Sequence[Tensor]) -> None:
-        net, factor, self.held = args.net, args.factor, [*p]
+        net, factor, self.held = args.net, args.factor, [*features]
         edges, inputs = args.size(x)
         self.work = work = _Work(edges=edges, inputs=inputs, hidden=net.layers[0], width=net.layers[-1])
-        work.later, work.norm, work.value = len(net.later), net.norm is not None, net.value
+        work.later, work.norm, work.value = len(net.layers) - 1, net.norm is not None, net.value
         work.summed, work.residual, work.threads = args.summed, args.residual, _threads(edges)
         if x is not None and args.weight is not None:
             work.x, (work.w, work.row) = self.pointer(x), self.matrix(args.weight)
@@ -280,10 +282,11 @@ class _Call:
             work.w_of[q], work.row_of[q] = self.matrix(one.weight)
         if net.first_bias is not None:
             work.b1 = net.first_bias.data_ptr()
-        if len(net.later):
+        if len(net.layers) > 1:
             work.w2, work.b2 = net.later[0].data_ptr(), net.later_bias[0].data_ptr()
         if net.norm is not None:
-            work.scale, work.shift = (self.pointer(torch.cat([getattr(n, part) for n in net.norm]).detach()) for part in ("weight", "bias"))
+            for half, norm in enumerate(net.norm):
+                work.scale[half], work.shift[half] = norm.weight.data_ptr(), norm.bias.data_ptr()  # type: ignore[operator, union-attr]
         if given is None:
             return
         if isinstance(factor, Tabled):
@@ -323,9 +326,10 @@ class _Fused(torch.autograd.Function):
         edges, inputs = args.size(x)
         hidden, width = 2 * net.layers[0], net.layers[-1]
         rows = [f.contiguous() for f in features]
-        call = _Call(args, x, given, rows, [like.new_empty(f.shape[0], hidden) for f in features])
+        made = [like.new_empty(f.shape[0], hidden) for f in features]
+        call = _Call(args, x, given, rows, made)
         x1 = like.new_empty(edges, hidden) if keep else None
-        x2 = like.new_empty(edges, 2 * width) if keep and len(net.later) else None
+        x2 = like.new_empty(edges, 2 * width) if keep and len(net.layers) > 1 else None
         base = (rows[0].clone() if args.residual else like.new_zeros(rows[0].shape[0], width)) if args.summed else None
         out = like.new_empty(edges, width) if base is None else base
         space = like.new_empty(max(inputs, *(f.shape[1] for f in features), 0) * hidden + _MOST_PARTS * width)
@@ -336,7 +340,7 @@ class _Fused(torch.autograd.Function):
         assert functions is not None
         functions[0](ctypes.byref(work))
         ctx.save_for_backward(x, given, x1, x2, *features)
-        ctx.args = args
+        ctx.args, ctx.call = args, call
         return out
 
     @staticmethod
@@ -348,9 +352,10 @@ class _Fused(torch.autograd.Function):
         edges, inputs = args.size(x)
         net, threads, upstream = args.net, _threads(edges), gradients[0].contiguous()
         hidden, width = 2 * net.layers[0], net.layers[-1]
-        rows = [f.contiguous() for f in features]
-        call = _Call(args, x, given, rows, [upstream.new_empty(threads if q else 1, f.shape[0], hidden) for q, f in enumerate(features)])
-        work = call.work
+        work = ctx.call.work
+        sums = [upstream.new_empty(threads if q else 1, f.shape[0], hidden) for q, f in enumerate(features)]
+        for q, one in enumerate(sums):
+            work.p[q] = one.data_ptr()
         g_x, g_given = (None if t is None else upstream.new_empty(t.shape) for t in (x, given))
         # the gradient of features that are there twice is summed in one place
         g_rows: list[Tensor | None] = []
