@@ -264,7 +264,7 @@ def bands(request: BandsRequest, progress: Report = lambda done, total: None) ->
     """Bands, gap, Fermi level and density of states of one structure, and a picture."""
     from naica.hamiltonian import bands as electrons
 
-    matrices, where = _matrices(request)
+    matrices, where, own = _matrices(request)
     n, large = matrices.n_orbitals, matrices.n_orbitals > electrons.DENSE_UP_TO
     count = matrices.electrons or sum(matrices.basis[int(z)].electrons for z in matrices.crystal.numbers)
     walk = electrons.path(matrices, request.points, request.path)
@@ -316,7 +316,15 @@ def bands(request: BandsRequest, progress: Report = lambda done, total: None) ->
             else None
         )
     picture = request.out or Path(f"{Path(request.file).stem}-bands.png")
-    _draw(picture, walk, energies, fermi, density, request.window, where)
+    reference = None
+    if own is not None and not large:
+        truth, level = electrons.all_energies(own, walk.kpoints), electrons.all_energies(own, mesh)
+        reference = truth - electrons.filling(level, mesh, count, per_state=own.per_state).fermi
+        shown = np.abs(reference) < request.window
+        least = min(reference.shape[1], energies.shape[1])
+        error = np.abs(energies[:, :least] - fermi - reference[:, :least])[shown[:, :least]]
+        notes.append(f"bands within {request.window:g} eV of the Fermi level differ from the set's own by {1e3 * np.mean(error):.0f} meV")
+    _draw(picture, walk, energies, fermi, density, request.window, where, reference)
     gap = (
         "not counted"
         if told["gap"] is None
@@ -332,41 +340,58 @@ def bands(request: BandsRequest, progress: Report = lambda done, total: None) ->
     return Answer(data, (Table(("what", "value"), lines),), (f"wrote {picture}", *notes))
 
 
-def _matrices(request: BandsRequest) -> tuple[OrbitalMatrices, str]:
-    """From a model and a file, or of a structure of a set: SET:NAME or SET:NUMBER."""
+def _matrices(request: BandsRequest) -> tuple[OrbitalMatrices, str, OrbitalMatrices | None]:
+    """From a model and a file; or a structure of a set, SET:NAME or SET:NUMBER, by its code or by a model (its code's come along)."""
     if request.model is None:
-        name, _, row = request.file.rpartition(":")
-        if not name:
+        found = _of_set(request.file)
+        if found is None:
             raise ConfigError("bands need --model FOLDER, or a structure of a set as SET:NAME or SET:NUMBER")
-        found = opened(name)
-        place = int(row) if row.isdigit() else (found.names.index(row) if row in found.names else -1)
-        if not 0 <= place < len(found):
-            raise InputError(f"{name} has no structure {row!r}; it has {len(found)}, called for example {found.names[0]!r}")
-        return found[place], f"the matrices of {name}, {found.names[place]}"
+        return found[0], f"the matrices of {found[1]}", None
     from naica.hamiltonian.learn import load
     from naica.structure import Crystal
     from naica.structure.io import read
 
     model, card = load(request.model)
+    where = f"{request.model} (learned from {card.get('level') or 'an unknown level'})"
+    found = None if Path(request.file).exists() else _of_set(request.file)
+    if found is not None:
+        return model.complete(found[0]), f"{where}, {found[1]}", found[0]
     crystal = read(request.file)
     if not isinstance(crystal, Crystal):
         raise InputError(f"{request.file} holds {len(crystal)} structures; expected one")
     if request.supercell != (1, 1, 1):
         crystal = crystal.supercell(request.supercell)
-    where = f"{request.model} (learned from {card.get('level') or 'an unknown level'})"
     if not model.on_h0:
-        return model.predict(crystal), where
+        return model.predict(crystal), where, None
     from naica.hamiltonian.sources import superposed
 
     # H0 and S cost one step of the code that made the set, not a self-consistent run
-    return model.complete(superposed(crystal, card.get("source", {}))), f"{where}, on superposed atoms"
+    return model.complete(superposed(crystal, card.get("source", {}))), f"{where}, on superposed atoms", None
 
 
-def _draw(picture: Path, walk: Any, energies: Any, fermi: float, density: Any, window: float, title: str) -> None:
+def _of_set(told: str) -> tuple[OrbitalMatrices, str] | None:
+    """A structure of a set, as SET:NAME or SET:NUMBER, and both names; None if the text has no colon.
+
+    Raises
+    ------
+    InputError
+        If the set has no such structure.
+    """
+    name, _, row = told.rpartition(":")
+    if not name:
+        return None
+    found = opened(name)
+    place = int(row) if row.isdigit() else (found.names.index(row) if row in found.names else -1)
+    if not 0 <= place < len(found):
+        raise InputError(f"{name} has no structure {row!r}; it has {len(found)}, called for example {found.names[0]!r}")
+    return found[place], f"{name}, {found.names[place]}"
+
+
+def _draw(picture: Path, walk: Any, energies: Any, fermi: float, density: Any, window: float, title: str, reference: Any = None) -> None:
     from naica.insight.band_plots import band_figure
 
     picture.parent.mkdir(parents=True, exist_ok=True)
-    band_figure(walk, energies, fermi, density, window=(-window, window), title=title).savefig(picture)
+    band_figure(walk, energies, fermi, density, reference=reference, window=(-window, window), title=title).savefig(picture)
 
 
 def set_names() -> Sequence[str]:

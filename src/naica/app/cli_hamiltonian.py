@@ -51,7 +51,11 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         "bands",
         rich_help_panel=_PANEL,
-        epilog=examples("naica bands graphene.cif --model runs/graphene", "naica bands graphene:0 --path GMKG --out graphene.png"),
+        epilog=examples(
+            "naica bands graphene.cif --model runs/graphene",
+            "naica bands graphene:0 --path GMKG --out graphene.png",
+            "naica bands graphene:0 --model runs/graphene --path GMKG",
+        ),
     )(bands)
 
 
@@ -147,7 +151,9 @@ def evaluate(
 
 
 def bands(
-    file: Annotated[str, typer.Argument(help="A structure file with --model; or SET:NAME, a structure of a set as its code had it.")],
+    file: Annotated[
+        str, typer.Argument(help="A structure file with --model; or SET:NAME, a structure of a set as its code had it, or by --model.")
+    ],
     model: Annotated[Path | None, typer.Option("--model", "-m", help="The folder of a model of Hamiltonians.")] = None,
     path: Annotated[str | None, typer.Option(help="Special points, for example GMKG; default: the usual path of the lattice.")] = None,
     points: Annotated[int, typer.Option(min=2, help="k points along the path.")] = 120,

@@ -33,7 +33,7 @@ def band_figure(
     Parameters
     ----------
     density : drawn beside, with its parts by element and shell
-    reference : (K, m) bands of the code itself, dotted, on their own zero
+    reference : (K, m) bands of the code itself, grey, on their own zero
     window : eV around the Fermi level
     """
     from matplotlib.figure import Figure
@@ -43,7 +43,7 @@ def band_figure(
     main = axes[0]
     if reference is not None:
         main.plot(path.distance, reference, color=GREY, lw=2.2, alpha=0.5)
-        main.plot([], [], color=GREY, lw=2.2, alpha=0.5, label="reference")
+        main.plot([], [], color=GREY, lw=2.2, alpha=0.5, label="the code's own")
     main.plot(path.distance, energies - fermi, color=BLUE, lw=1.0)
     if reference is not None:
         main.plot([], [], color=BLUE, lw=1.0, label="predicted")
