@@ -1,7 +1,7 @@
 """The protocol of a campaign's DFT: everything that decides an energy, written down once, with a hash that every result carries.
 
 A cut-off ``"auto"`` is found per element before the first call: the element's own crystal (gases: its rocksalt compound with magnesium) at
-two volumes, up a ladder of cut-offs, until the energy difference and the stress agree with those at the top of the ladder. Energy
+two volumes, up a ladder of cut-offs, until the energy difference and the stress of two rungs in a row agree with those at its top. Energy
 differences converge long before total energies, and a stress tells of a poor basis earlier than either: MgO at 400 eV has its total energy
 wrong by little, and a false stress of 59 GPa.
 """
@@ -179,8 +179,14 @@ def converged_cutoff(
         if kept is None:
             _keep(store, symbol, protocol, ladder, found)
         trials += found
-    enough = {s: min(t.cutoff for t in trials if t.symbol == s and t.good) for s in {t.symbol for t in trials}}
-    return max([*enough.values(), *(LEAST_CUTOFF.get(s, 0.0) for s in symbols if floors)]), trials
+    enough = [_lowest([t for t in trials if t.symbol == s]) for s in {t.symbol for t in trials}]
+    return max([*enough, *(LEAST_CUTOFF.get(s, 0.0) for s in symbols if floors)]), trials
+
+
+def _lowest(trials: Sequence[Trial]) -> float:
+    """The first rung after the last bad one."""
+    bad = max((k for k, t in enumerate(trials) if not t.good), default=-1)
+    return trials[bad + 1].cutoff
 
 
 def _climb(symbol: str, compute: Energies, protocol: DftProtocol, ladder: Sequence[float]) -> Iterator[Trial]:
@@ -192,12 +198,14 @@ def _climb(symbol: str, compute: Energies, protocol: DftProtocol, ladder: Sequen
         return (squeezed - whole) / len(crystal), pressure * GPA
 
     best = at(ladder[-1])
+    good: list[bool] = []
     for cutoff in ladder[:-1]:
         found = at(cutoff)
         energy, stress = abs(found[0] - best[0]), abs(found[1] - best[1])
-        good = energy <= protocol.cutoff_energy and stress <= protocol.cutoff_stress
-        yield Trial(symbol, name, cutoff, energy, stress, good)
-        if good:
+        good = [*good, _good(protocol, energy, stress)]
+        yield Trial(symbol, name, cutoff, energy, stress, good[-1])
+        # errors change sign on their way down: one small one may be luck
+        if good[-2:] == [True, True]:
             return
     yield Trial(symbol, name, ladder[-1], 0.0, 0.0, True)
 
@@ -222,18 +230,28 @@ def test_crystal(symbol: str) -> tuple[str, Crystal]:
 def _file(store: Path | None, symbol: str, protocol: DftProtocol, ladder: Sequence[float]) -> Path | None:
     if store is None:
         return None
-    decisive = json.dumps(
-        [protocol.functional, protocol.hubbard_u, protocol.spin, protocol.cutoff_energy, protocol.cutoff_stress, list(ladder)]
-    )
+    decisive = json.dumps([protocol.functional, protocol.hubbard_u, protocol.spin, protocol.moments, list(ladder)])
     return store / f"cutoff-{symbol}-{hashlib.sha256(decisive.encode()).hexdigest()[:10]}.json"
 
 
 def _kept(store: Path | None, symbol: str, protocol: DftProtocol, ladder: Sequence[float]) -> list[Trial] | None:
+    """Earlier trials as this protocol judges them; None if they do not reach two good ones in a row, or the top of the ladder."""
     file = _file(store, symbol, protocol, ladder)
     try:
-        return [Trial(**raw) for raw in json.loads(file.read_text(encoding="utf-8"))] if file else None
-    except (OSError, ValueError, TypeError):
+        raw = json.loads(file.read_text(encoding="utf-8")) if file else []
+        errors = [(t["structure"], t["cutoff"], t["energy_error"], t["stress_error"]) for t in raw]
+    except (OSError, ValueError, TypeError, KeyError):
         return None
+    trials = []
+    for name, cutoff, energy, stress in errors:
+        trials.append(Trial(symbol, name, cutoff, energy, stress, _good(protocol, energy, stress)))
+        if trials[-1].good and (cutoff == ladder[-1] or (len(trials) > 1 and trials[-2].good)):
+            return trials
+    return None
+
+
+def _good(protocol: DftProtocol, energy: float, stress: float) -> bool:
+    return energy <= protocol.cutoff_energy and stress <= protocol.cutoff_stress
 
 
 def _keep(store: Path | None, symbol: str, protocol: DftProtocol, ladder: Sequence[float], trials: Sequence[Trial]) -> None:
