@@ -48,7 +48,7 @@ class Drive:
                 start_new_session=True,
             )
 
-    def finish(self, seconds: float = 280, **environment: str) -> None:
+    def finish(self, seconds: float = 900, **environment: str) -> None:
         """Give the command and let it end well; all results must be there, once."""
         process = self.start(**environment)
         try:
@@ -89,7 +89,7 @@ def kill_group(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def until(condition: Callable[[], Any], seconds: float = 120, what: str = "") -> None:
+def until(condition: Callable[[], Any], seconds: float = 500, what: str = "") -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"waited {seconds} s in vain {what}"
@@ -126,7 +126,7 @@ def main(folder: Path) -> None:
 
     jobs = {key: crystal for key, crystal in crystals(told["count"]).items() if key not in done}
     run(
-        make(str(folder / "calls.log"), told["seconds"]), jobs, workers=told["workers"], timeout=250, retries=1, on_result=record,
+        make(str(folder / "calls.log"), told["seconds"]), jobs, workers=told["workers"], timeout=600, retries=1, on_result=record,
         spool=folder / "spool", engine=EngineSection(**told["engine"]),
     )  # fmt: skip
 

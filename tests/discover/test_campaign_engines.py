@@ -41,6 +41,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("engine", ["pool", "dask", "aiida"])
 def test_same_picks_and_results(here: Path, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needed = {"pool": "pebble", "dask": "distributed", "aiida": "aiida"}[engine]
@@ -56,6 +57,7 @@ def test_same_picks_and_results(here: Path, engine: str, tmp_path: Path, monkeyp
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_judging_that_was_killed_takes_up_its_shards(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from naica.discover import scoring
 

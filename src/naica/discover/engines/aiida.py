@@ -69,14 +69,13 @@ def work_off(rules: Rules, desk: Desk, engine: EngineSection, workers: int, fold
     protocol = {"oracle": oracle.name, "level": asdict(oracle.level), "settings": getattr(oracle, "settings", {}),
                 "timeout": rules.timeout, "retries": rules.retries}  # fmt: skip
 
-    def finish(key: str, outcome: dict[str, Any] | None, reason: str, fetch: Fetch) -> None:
-        lost = rules.lost(key, "crashed", f"the job died without a result ({reason})", rules.retries + 1)
-        desk.deliver(lost if outcome is None else revived(outcome, key, desk.jobs[key]))
-
-    carry_out(
-        OracleWork(rules.packed(elsewhere=True)), left, finish, basis=fingerprint(oracle), protocol=protocol, tries=rules.retries + 1,
+    ended = carry_out(
+        OracleWork(rules.packed(elsewhere=True)), left, basis=fingerprint(oracle), protocol=protocol, tries=rules.retries + 1,
         engine=engine, at_once=engine.jobs if engine.queue else workers, folder=folder,
     )  # fmt: skip
+    for key, outcome, reason, _ in ended:
+        lost = rules.lost(key, "crashed", f"the job died without a result ({reason})", rules.retries + 1)
+        desk.deliver(lost if outcome is None else revived(outcome, key, desk.jobs[key]))
 
 
 def carry_out(
