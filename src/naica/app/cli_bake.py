@@ -21,7 +21,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def bake(
-    model: Annotated[Path, typer.Argument(help="The folder of a trained potential (schnet, painn, nequip, mace, m3gnet, chgnet).")],
+    model: Annotated[Path, typer.Argument(help="The folder of a trained potential (schnet, painn, nequip, mace, chgnet).")],
     files: Annotated[list[Path], typer.Argument(help="Structures like those to be simulated: the error is measured on them.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the baked potential; use it as --model.")],
     tolerance: Annotated[

@@ -72,7 +72,7 @@ def bake(
 
     Parameters
     ----------
-    backbone : SchNet, PaiNN, NequIP, MACE, M3GNet or CHGNet
+    backbone : SchNet, PaiNN, NequIP, MACE or CHGNet (tables of the three radial functions of M3GNet would save nothing)
     batches : graphs like those it will be used on, in any precision
     tolerance : in units of the network (energy per atom, and energy per Å); without batches relative to the largest function value
     readout : from features to energies of atoms, for a network that does not tell energies itself
@@ -86,7 +86,7 @@ def bake(
     """
     if not can_bake(backbone):
         raise InputError(
-            f"{type(backbone).__name__} has no functions of distance to tabulate, or is baked already; bake schnet, painn, nequip, mace, m3gnet or chgnet"
+            f"{type(backbone).__name__} has no functions of distance to tabulate, or is baked already; bake schnet, painn, nequip, mace or chgnet"
         )
     exact = deepcopy(backbone).double().eval().requires_grad_(False)
     numbers = next(backbone.parameters()).dtype
