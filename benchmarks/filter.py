@@ -1,7 +1,7 @@
 """The filter after the fact: what each cut loses, how true its probabilities are, and what relaxing with a potential is worth.
 
     python benchmarks/filter.py perovskites --out runs/filter            # cuts and calibration on 16,107 known perovskites
-    python benchmarks/filter.py wbm --sample 150 --out runs/filter       # judged as proposed, and relaxed first
+    python benchmarks/filter.py wbm --out runs/filter                    # judged as proposed, and relaxed first
 
 A killed run goes on: same command.
 
@@ -103,7 +103,9 @@ def wbm(args: argparse.Namespace) -> dict[str, Any]:
     from naica.discover.relaxed_look import RelaxedLook, judged_again, translation
     from naica.training.ensemble import of_any
 
-    config = Filter(quick_limit=100.0, limit=0.0, volumes=args.volumes, relax_with=args.potential, relax_steps=args.steps)
+    config = Filter(
+        quick_limit=100.0, limit=0.0, volumes=args.volumes, relax_with=args.potential, relax_steps=args.steps, relax_fmax=args.fmax
+    )
     table = load_set("wbm_972")
     truth_of = dict(zip(table.ids, np.asarray(table.column("e_form_corrected"), dtype=float), strict=True))
     judge, known = _judge(), _teachers()
@@ -283,10 +285,11 @@ def main() -> None:
     parser.add_argument("what", choices=("perovskites", "wbm"))
     parser.add_argument("--out", type=Path, default=Path("runs/filter"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--sample", type=int, default=150)
-    parser.add_argument("--teachers", type=int, default=250, help="rows that teach what the potential's energies mean")
+    parser.add_argument("--sample", type=int, default=500)
+    parser.add_argument("--teachers", type=int, default=1500, help="rows that teach what the potential's energies mean")
     parser.add_argument("--potential", default="m3gnet-mp-2021")
     parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--fmax", type=float, default=0.05)
     parser.add_argument("--volumes", type=int, default=11)
     parser.add_argument("--visits", type=int, default=30_000)
     args = parser.parse_args()
@@ -294,7 +297,8 @@ def main() -> None:
     began = time.process_time()
     report = {"perovskites": perovskites, "wbm": wbm}[args.what](args)
     report["cpu_seconds"] = time.process_time() - began
-    (args.out / f"{args.what}-{args.seed}.json").write_text(json.dumps(report, indent=1, default=float))
+    name = args.what if args.what == "perovskites" else f"wbm-{args.potential}-{args.fmax:g}"
+    (args.out / f"{name}-{args.seed}.json").write_text(json.dumps(report, indent=1, default=float))
     print(json.dumps(report, indent=1, default=float))
 
 
