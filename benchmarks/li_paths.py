@@ -81,9 +81,8 @@ def main() -> None:
             f"{passed[~labels].mean():.0%} of the others"
         )
     passed = widths[:, 2] >= PASSABLE
-    print(
-        f"R_3 ≥ {PASSABLE:.2f} Å: keeps {passed.mean():.0%}, {passed[labels].mean():.0%} of conductors, {passed[~labels].mean():.0%} of others"
-    )
+    ours, others = passed[labels].mean(), passed[~labels].mean()
+    print(f"R_3 ≥ {PASSABLE:.2f} Å: keeps {passed.mean():.0%} of all, {ours:.0%} of conductors, {others:.0%} of the others")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from naica.errors import ConfigError, InputError, RunError
 if TYPE_CHECKING:
     from naica.data import CrystalTable
     from naica.discover.screens.config import ScreenConfig
-    from naica.discover.screens.run import Screened
+    from naica.discover.screens.run import Screened, Step
 
 _SHOWN = 20
 _MOST_COLUMNS = 8
@@ -201,11 +201,10 @@ def _answer(request: ScreenRequest, config: ScreenConfig, found: Screened, besid
 
 
 def _funnel(found: Screened) -> Table:
-    rows = tuple(
-        (s.name, *(("not asked", "–") if s.waiting and not s.came else (str(s.came), str(s.stayed))), str(s.missing or "–"), str(s.failed or "–"),
-         f"{s.seconds:.2f}", s.why)
-        for s in found.steps
-    )  # fmt: skip
+    def counts(s: Step) -> tuple[str, str]:
+        return ("not asked", "–") if not s.came and found.waiting else (str(s.came), str(s.stayed))
+
+    rows = tuple((s.name, *counts(s), str(s.missing or "–"), str(s.failed or "–"), f"{s.seconds:.2f}", s.why) for s in found.steps)
     heads = ("condition", "came", "stayed", "no value", "not judged", "CPU s", "why")
     return Table(heads, rows, right=heads[1:6])
 

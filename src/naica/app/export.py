@@ -156,11 +156,15 @@ def _write_optimade(finds: Sequence[Mapping[str, Any]], crystals: Sequence[Cryst
     from naica.app.optimade import Entry, write_optimade
 
     versions = ", ".join(f"{name} {version}" for name, version in (summary.get("versions") or {}).items())
-    entries = [
-        Entry(str(f["id"]), c, {**{k: f.get(k) for k in _PROPERTIES}, "lineage": _lineage(f), "versions": versions}, summary.get("finished"))
-        for f, c in zip(finds, crystals, strict=True)
-    ]
+    own = [{**{k: _plainly(f.get(k)) for k in _PROPERTIES}, "lineage": _lineage(f), "versions": versions} for f in finds]
+    made = summary.get("finished")
+    entries = [Entry(str(f["id"]), c, told, made) for f, c, told in zip(finds, crystals, own, strict=True)]
     return write_optimade(entries, _PROPERTIES, path)
+
+
+def _plainly(value: Any) -> Any:
+    # a verdict with its evidence: the standard's properties hold one value each
+    return value.get("claim", value.get("verdict")) if isinstance(value, Mapping) else value
 
 
 def _write_trail(summary: Mapping[str, Any], path: Path) -> Path:

@@ -91,10 +91,10 @@ def _cheon(row: Row, tolerance: float) -> Values:
     return {"bonded_dimension": bonded_dimension(row.crystal, tolerance)}
 
 
-def _paths(row: Row, ion: str, radius: float, step: float) -> Values:
+def _paths(row: Row, ion: str, radius: float) -> Values:
     from naica.discover.screens.pathways import ion_paths
 
-    found = ion_paths(row.crystal, ion, step)
+    found = ion_paths(row.crystal, ion)
     finite = [r if r > -1.0 else None for r in found.bottleneck]
     return {
         "path_dimension": found.dimension(radius),
@@ -234,7 +234,7 @@ FAMILIES: tuple[Family, ...] = (
         {"path_dimension": ("1", "directions in which the ion finds endless paths of at least `radius` Å"),
          **{f"bottleneck_{d}d": ("Å", f"narrowest free radius on the widest paths in {d} directions") for d in (1, 2, 3)},
          "ion_site_radius": ("Å", "free radius at the ion's widest site")},
-        _paths, {"ion": "Li", "radius": 0.43, "step": 0.2},
+        _paths, {"ion": "Li", "radius": 0.47},
     ),
     Family(
         "capacity", "structure",
@@ -276,8 +276,8 @@ FAMILIES: tuple[Family, ...] = (
          "diffusion_resolved": ("", "whether diffusion is told from shaking"), "framework_melted": ("", "whether the framework diffuses"),
          "conductivity_level": _LEVEL},
         _md,
-        {"potential": "chgnet", "ion": "Li", "temperature": 1000.0, "duration": 50_000.0, "drop": 10_000.0, "dt": 2.0, "width": 9.0, "seed": 0,
-         "folder": "screen-md"},
+        {"potential": "chgnet", "ion": "Li", "temperature": 1000.0, "duration": 50_000.0, "drop": 10_000.0, "dt": 2.0, "width": 9.0,
+         "seed": 0, "folder": "screen-md"},
     ),
 )  # fmt: skip
 _BY_VALUE = {value: family for family in FAMILIES for value in family.values}

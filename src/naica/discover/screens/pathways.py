@@ -1,13 +1,14 @@
 """Can an ion move through a crystal? The widest endless paths through the framework of the other atoms, and in how many directions.
 
 The framework is everything but the mobile ion, as spheres of ionic radii. φ(r) is the distance from a point to the nearest sphere's
-surface: the radius of the largest ball that fits there. A ball of radius R can travel where φ ≥ R. For d = 1, 2, 3 the bottleneck R_d is
-the largest R at which one connected region of φ ≥ R that holds a site of the mobile ion is endless in at least d directions. This is what Zeo++ calls
-the largest free sphere (Willems et al., Micropor. Mesopor. Mater. 149, 134, 2012), asked of the regions where the ion sits.
+surface: the radius of the largest ball that fits there. Paths run along the edges of the framework's Voronoi diagram, which keep as far from
+atoms as they can; an edge is as wide as φ is on its narrowest point. For d = 1, 2, 3 the bottleneck R_d is the largest R at which the edges
+of at least that width, together with a site of the ion, are endless in at least d directions: edges are added from the widest on, and the
+dimension is a rank, so no supercell is made. This is what Zeo++ calls the largest free sphere (Willems et al., Micropor. Mesopor. Mater.
+149, 134, 2012), asked of the regions where the ion sits. With one kind of anion it is exact; beside ions of other sizes the diagram's edges
+lie a little off the widest line, so that R_d is a lower bound.
 
-Radii are crystal radii (Shannon's with 1.26 Å for O²⁻), anions and cations alike. A window of three oxide ions in an octahedral edge of
-LiCoO2 has 0.46 Å, the one across the chains of LiFePO4 0.40 Å: with `PASSABLE` between them olivine conducts along chains, the layered
-oxide in layers and the spinel everywhere, as they do. Found on a grid; the bottleneck is low by at most half a grid step.
+Radii are crystal radii (Shannon's with 1.26 Å for O²⁻), anions and cations alike.
 """
 
 from __future__ import annotations
@@ -26,13 +27,12 @@ from naica.structure.oxidation import guess_oxidation
 
 Floats = NDArray[np.float64]
 
-STEP = 0.2
-"""Å between grid points."""
-PASSABLE = 0.43
-"""Å a window must leave free for Li⁺."""
-_REACH = 6.0
-_RESOLUTION = 0.01
-_WIDEST = 400_000
+PASSABLE = 0.47
+"""Å a window must leave free for Li⁺: 0.479 in the layers of LiCoO2, but 0.458 across the chains of LiFePO4 and 0.456 in LiF."""
+_REACH = 7.0
+_SAMPLES = 17
+_NEAR = 2.2
+_SAME = 1e-4
 
 
 @dataclass(frozen=True)
@@ -85,94 +85,102 @@ def _radius(name: str, state: float) -> float:
     return float(known[nearest])
 
 
-def ion_paths(crystal: Crystal, ion: str = "Li", step: float = STEP, states: Mapping[str, float] | None = None) -> Paths:
+def ion_paths(crystal: Crystal, ion: str = "Li", states: Mapping[str, float] | None = None) -> Paths:
     """The widest paths of an ion through a crystal; `states` are oxidation states, by default those the composition suggests.
 
     Raises
     ------
     InputError
-        Without three periodic directions, oxidation states or the ion; or if the cell is too large for the grid.
+        Without three periodic directions, oxidation states, radii or the ion.
     """
     if not crystal.pbc.all():
         raise InputError(f"{crystal.formula} repeats in {int(crystal.pbc.sum())} directions; paths are sought in crystals")
     radii = framework_radii(crystal, ion, states)
-    field = _free_radius(crystal, radii, step)
-    seeds = _site_places(crystal, ion, field)
-    top = float(field[tuple(seeds.T)].max())
-    lowest = max(float(field.min()), -1.0)
-    found = []
-    for wanted in (1, 2, 3):
-        ceiling = found[-1] if found else top
-        found.append(_bottleneck(field, seeds, wanted, lowest, ceiling))
-    return Paths(ion, top, (found[0], found[1], found[2]), int(np.sum(np.array(crystal.symbols) == ion)))
+    framework = _Framework(crystal, radii)
+    sites = crystal.positions[np.array(crystal.symbols) == ion]
+    nodes, edges = _diagram(framework)
+    width, joins = _widths(framework, sites, nodes, edges)
+    own = framework.free(sites)
+    network = Network(len(sites) + len(nodes))
+    found = [-np.inf] * 3
+    for k in np.argsort(-width, kind="stable").tolist():
+        a, b, *image = joins[k].tolist()
+        if not network.join(a, b, image):
+            continue
+        most = max(network.dimension(site) for site in range(len(sites)))
+        for d in range(most):
+            if not np.isfinite(found[d]):
+                found[d] = float(width[k])
+        if most == 3:
+            break
+    return Paths(ion, float(own.max()), (found[0], found[1], found[2]), len(sites))
 
 
-def _free_radius(crystal: Crystal, radii: dict[str, float], step: float) -> Floats:
-    """φ in Å on the points of a grid over the cell."""
+class _Framework:
+    """The atoms around the ion with their images, and φ anywhere in the cell."""
+
+    def __init__(self, crystal: Crystal, radii: Mapping[str, float]) -> None:
+        from scipy.spatial import cKDTree
+
+        self.cell, self.inverse = crystal.cell, np.linalg.inv(crystal.cell)
+        repeats = np.ceil(_REACH / (1 / np.linalg.norm(self.inverse, axis=0))).astype(int)
+        shifts = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in repeats), indexing="ij"), axis=-1).reshape(-1, 3) @ self.cell
+        symbols = np.array(crystal.symbols)
+        home = crystal.wrapped().positions
+        self.points = np.concatenate([(home[symbols == name][:, None] + shifts).reshape(-1, 3) for name in radii])
+        self._trees = [
+            (cKDTree((home[symbols == name][:, None] + shifts).reshape(-1, 3)), radius) for name, radius in radii.items()
+        ]  # fmt: skip
+
+    def free(self, points: Floats) -> Floats:
+        """φ in Å at points (n, 3), which are moved into the cell first."""
+        frac = points @ self.inverse
+        inside = (frac - np.floor(frac)) @ self.cell
+        return np.min([tree.query(inside)[0] - radius for tree, radius in self._trees], axis=0)
+
+
+def _diagram(framework: _Framework) -> tuple[Floats, NDArray[np.int64]]:
+    """Vertices of the Voronoi diagram in the cell (n, 3) Å, and its edges (E, 5): vertex, vertex, cell of the second."""
+    from scipy.spatial import Voronoi
+
+    found = Voronoi(framework.points)
+    pairs = np.concatenate([np.stack([np.array(r), np.roll(r, -1)], axis=1) for r in found.ridge_vertices if -1 not in r])
+    frac = found.vertices @ framework.inverse
+    # a vertex on a face of the cell may fall on either side of it by rounding: both belong to one home vertex
+    image = np.floor(frac + _SAME).astype(np.int64)
+    touched = (image[pairs] == 0).all(axis=2).any(axis=1)
+    pairs = pairs[touched]
+    used, flat = np.unique(pairs, return_inverse=True)
+    inside = (frac - image)[used]
+    _, first, home = np.unique(np.round(inside / _SAME).astype(np.int64) % round(1 / _SAME), axis=0, return_index=True, return_inverse=True)
+    home, flat = home.reshape(-1), flat.reshape(-1, 2)
+    # images of one vertex differ by whole cells exactly once rounding is taken out
+    cells = np.rint(frac[used] - inside[first][home]).astype(np.int64)
+    a, b = flat.T
+    edges = np.column_stack([home[a], home[b], cells[b] - cells[a]])
+    edges = np.unique(edges[(edges[:, 0] != edges[:, 1]) | edges[:, 2:].any(axis=1)], axis=0)
+    return inside[first] @ framework.cell, edges
+
+
+def _widths(framework: _Framework, sites: Floats, nodes: Floats, edges: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int64]]:
+    """Width of every edge, and of the straight ways from each site to the vertices near it; and what each of them joins (sites first)."""
     from scipy.spatial import cKDTree
 
-    lengths = np.linalg.norm(crystal.cell, axis=1)
-    shape = np.maximum(np.ceil(lengths / step).astype(int), 2)
-    if int(np.prod(shape)) > _WIDEST:
-        # large cells take a coarser grid rather than none
-        shape = np.maximum((shape * (_WIDEST / np.prod(shape)) ** (1 / 3)).astype(int), 2)
-    axes = [np.arange(n) / n for n in shape]
-    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3) @ crystal.cell
-    heights = 1 / np.linalg.norm(np.linalg.inv(crystal.cell), axis=0)
-    repeats = np.ceil(_REACH / heights).astype(int)
-    shifts = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in repeats), indexing="ij"), axis=-1).reshape(-1, 3) @ crystal.cell
-    centre, reach = points.mean(axis=0), float(np.linalg.norm(points - points.mean(axis=0), axis=1).max()) + _REACH
-    symbols = np.array(crystal.symbols)
-    wrapped = crystal.wrapped().positions
-    free = np.full(len(points), np.inf)
-    for name, radius in radii.items():
-        copies = (wrapped[symbols == name][:, None] + shifts[None]).reshape(-1, 3)
-        copies = copies[np.linalg.norm(copies - centre, axis=1) <= reach]
-        distance, _ = cKDTree(copies).query(points, distance_upper_bound=_REACH)
-        free = np.minimum(free, np.minimum(distance, _REACH) - radius)
-    return free.reshape(tuple(shape))
-
-
-def _site_places(crystal: Crystal, ion: str, field: Floats) -> NDArray[np.int64]:
-    """For each site of the ion the widest of the eight grid points around it, (n, 3)."""
-    sites = crystal.fractional[np.array(crystal.symbols) == ion]
-    shape = np.array(field.shape)
-    corners = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij"), axis=-1).reshape(8, 3)
-    around = (np.floor((sites - np.floor(sites)) * shape).astype(np.int64)[:, None] + corners[None]) % shape
-    best = field[tuple(np.moveaxis(around, -1, 0))].argmax(axis=1)
-    return np.asarray(around[np.arange(len(sites)), best])
-
-
-def _bottleneck(field: Floats, seeds: NDArray[np.int64], wanted: int, low: float, high: float) -> float:
-    """The largest radius at which a region with a seed is endless in `wanted` directions, by bisection; −inf if even `low` has none."""
-    if not np.isfinite(high) or _rank(field, seeds, low) < wanted:
-        return -np.inf
-    if _rank(field, seeds, high) >= wanted:
-        return high
-    while high - low > _RESOLUTION:
-        middle = (low + high) / 2
-        if _rank(field, seeds, middle) >= wanted:
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-def _rank(field: Floats, seeds: NDArray[np.int64], radius: float) -> int:
-    """Directions in which the regions of φ ≥ `radius` that hold a seed are endless; the best of them counts."""
-    from scipy.ndimage import label
-
-    labels, n = label(field >= radius)
-    held = np.unique(labels[tuple(seeds.T)])
-    held = held[held > 0]
-    if not len(held):
-        return 0
-    network = Network(int(n) + 1)
-    for axis in range(3):
-        last, first = np.take(labels, -1, axis), np.take(labels, 0, axis)
-        meets = (last > 0) & (first > 0)
-        image = [0, 0, 0]
-        image[axis] = 1
-        for a, b in np.unique(np.stack([last[meets], first[meets]], axis=1), axis=0).tolist():
-            network.join(a, b, image)
-    return max(network.dimension(int(k)) for k in held)
+    n = len(sites)
+    ends = [nodes[edges[:, 0]], nodes[edges[:, 1]] + edges[:, 2:] @ framework.cell]
+    span = np.stack(np.meshgrid(*[np.arange(-1, 2)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    frac = sites @ framework.inverse
+    home = np.floor(frac).astype(np.int64)
+    copies = (nodes[:, None] + span @ framework.cell).reshape(-1, 3)
+    near = cKDTree((frac - home) @ framework.cell).query_ball_tree(cKDTree(copies), _NEAR)
+    site = np.repeat(np.arange(n), [len(found) for found in near])
+    copy = np.array([k for found in near for k in found], dtype=np.int64)
+    node, cell = copy // len(span), span[copy % len(span)]
+    starts = np.concatenate([ends[0], ((frac - home) @ framework.cell)[site]])
+    stops = np.concatenate([ends[1], copies[copy]])
+    t = np.linspace(0, 1, _SAMPLES)[None, :, None]
+    along = starts[:, None] + t * (stops - starts)[:, None]
+    width = framework.free(along.reshape(-1, 3)).reshape(len(starts), _SAMPLES).min(axis=1)
+    of_edges = np.column_stack([edges[:, 0] + n, edges[:, 1] + n, edges[:, 2:]])
+    of_sites = np.column_stack([site, node + n, cell])
+    return width, np.concatenate([of_edges, of_sites])
