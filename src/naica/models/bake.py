@@ -86,7 +86,8 @@ def bake(
     """
     if not can_bake(backbone):
         raise InputError(
-            f"{type(backbone).__name__} has no functions of distance to tabulate, or is baked already; bake schnet, painn, nequip, mace or chgnet"
+            f"{type(backbone).__name__} has no functions of distance to tabulate, or is baked already; "
+            "bake schnet, painn, nequip, mace or chgnet"
         )
     exact = deepcopy(backbone).double().eval().requires_grad_(False)
     numbers = next(backbone.parameters()).dtype
