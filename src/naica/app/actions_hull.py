@@ -62,6 +62,8 @@ def _nearest(row: dict[str, Any]) -> tuple[bool, float]:
 
 def _within(names: list[str], entries: tuple[list[str], list[str], list[float]]) -> tuple[list[str], list[str], list[float]]:
     """The entries made of some elements alone; all, where none are named."""
+    import numpy as np
+
     from naica.discover.proportions import amounts_table
 
     if not names:
@@ -72,7 +74,7 @@ def _within(names: list[str], entries: tuple[list[str], list[str], list[float]])
     if unknown:
         raise InputError(f"--elements {','.join(names)}: {', '.join(unknown)} not in the table; it has {', '.join(elements)}")
     others = [k for k, s in enumerate(elements) if s not in names]
-    kept = [k for k, outside in enumerate((counts[:, others] > 0).any(axis=1)) if not outside]
+    kept = np.flatnonzero(~np.any(counts[:, others] > 0, axis=1)).tolist()
     return [ids[k] for k in kept], [formulas[k] for k in kept], [energies[k] for k in kept]
 
 
@@ -99,13 +101,14 @@ def _growth(start: Hull, grown: Hull, rows: list[dict[str, Any]], tolerance: flo
     below = [r["id"] for r, d in zip(inside, start.above([r["formula"] for r in inside], [r["energy"] for r in inside]), strict=True)
              if d <= tolerance] if inside else []  # fmt: skip
     below += [r["id"] for r in news if r not in inside and r["stable"]]
-    data = {
+    on_grown, off = [str(r["id"]) for r in news if r["stable"]], sorted(was - is_)
+    data: dict[str, Any] = {
         "entries": len(news), "stable_at_start": len(was), "stable_now": len(is_), "on_or_below_start": below,
-        "on_grown": [r["id"] for r in news if r["stable"]], "pushed_off": sorted(was - is_),
+        "on_grown": on_grown, "pushed_off": off,
     }  # fmt: skip
     text = (
-        f"{len(news)} further entries: {len(below)} on or below the hull of the start, {len(data['on_grown'])} on the hull of both; "
-        f"{len(data['pushed_off'])} entries left the hull ({len(was)} stable before, {len(is_)} now)"
+        f"{len(news)} further entries: {len(below)} on or below the hull of the start, {len(on_grown)} on the hull of both; "
+        f"{len(off)} entries left the hull ({len(was)} stable before, {len(is_)} now)"
     )
     return data, text
 
@@ -187,7 +190,7 @@ def _open(judged: Hull, request: HullRequest) -> tuple[dict[str, Any], Table]:
     data = {"potentials": potentials, "unit": "eV per atom of the other elements", "entries": rows,
             "stable": [r["id"] for r in rows if r["stable"]]}  # fmt: skip
     cells = tuple(
-        (r["id"], r["formula"], number(r["above_hull"], 4), "stable" if r["stable"] else "")
+        (str(r["id"]), str(r["formula"]), number(r["above_hull"], 4), "stable" if r["stable"] else "")
         for r in sorted(rows, key=lambda r: (r["above_hull"], r["formula"]))
     )
     said = ", ".join(f"Δμ of {s} = {v:g} eV/atom" for s, v in potentials.items())

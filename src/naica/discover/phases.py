@@ -139,7 +139,7 @@ def diagram(hull: Hull, elements: Sequence[str], floor: float | None = None) -> 
     lowest = 1.1 * float(planes.min()) if floor is None else float(floor)
     if lowest >= 0:
         raise InputError(f"lowest chemical potential {lowest:g} eV/atom; expected a negative number")
-    used = [hull.elements.index(s) for s in elements]
+    used = np.array([hull.elements.index(s) for s in elements])
     x, e = hull.fractions[np.ix_(rows, used)], hull.formation_energies()[rows]
     top = (planes @ x.T).max(axis=0)
     stable = np.flatnonzero(e - top <= ON_HULL)

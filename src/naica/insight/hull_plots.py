@@ -57,7 +57,7 @@ def _binary(figure: Figure, elements: Sequence[str], entries: Sequence[Record]) 
     axes.plot(x[stable][order], y[stable][order], "-o", color=BLUE, lw=1.4, ms=6, label="stable", zorder=3)
     axes.plot(x[~stable], y[~stable], "D", color=VERMILION, ms=4, alpha=0.7, label="unstable", zorder=2)
     named: set[float] = set()
-    for k in np.flatnonzero(stable):
+    for k in np.flatnonzero(stable).tolist():
         if 0 < x[k] < 1 and round(x[k], 6) not in named:
             named.add(round(float(x[k]), 6))
             axes.annotate(_tex(entries[k]["formula"]), (x[k], y[k]), (0, -12), textcoords="offset points", ha="center", fontsize=8)
@@ -83,12 +83,19 @@ def _ternary(figure: Figure, elements: Sequence[str], entries: Sequence[Record])
     if (~stable).any():
         order = np.argsort(-above[~stable])
         dots = axes.scatter(
-            *spots[~stable][order].T, c=above[~stable][order], cmap="cividis", vmin=0, vmax=max(0.05, float(above.max())), s=18, marker="D"
+            spots[~stable][order][:, 0],
+            spots[~stable][order][:, 1],
+            c=above[~stable][order],
+            cmap="cividis",
+            vmin=0,
+            vmax=max(0.05, float(above.max())),
+            s=18,
+            marker="D",
         )
         figure.colorbar(dots, ax=axes, label=field("energy_above_hull").axis, shrink=0.7)
     axes.plot(*spots[stable].T, "o", color=BLUE, ms=7, zorder=3)
     named: set[tuple[float, float]] = set()
-    for k in np.flatnonzero(stable):
+    for k in np.flatnonzero(stable).tolist():
         place = (round(float(spots[k, 0]), 4), round(float(spots[k, 1]), 4))
         if max(entries[k]["fractions"]) < 1 and place not in named:
             named.add(place)
@@ -127,7 +134,9 @@ def potential_picture(elements: Sequence[str], regions: Mapping[str, Array], mar
         axes.fill(*corners.T, color=_REGIONS[k % len(_REGIONS)], alpha=0.75 if strong else 0.35, lw=0)
         loop = np.vstack([corners, corners[:1]])
         axes.plot(*loop.T, color=BLACK, lw=1.8 if strong else 0.7)
-        axes.annotate(_tex(formula), _centre(corners), ha="center", va="center", fontsize=9, weight="bold" if strong else "normal")
+        axes.annotate(
+            _tex(formula), tuple(_centre(corners).tolist()), ha="center", va="center", fontsize=9, weight="bold" if strong else "normal"
+        )
     axes.set_xlabel(f"Δμ of {elements[0]} (eV/atom), from the element")
     axes.set_ylabel(f"Δμ of {elements[1]} (eV/atom), from the element")
     axes.set_title(f"{'–'.join(elements)}: phases with {elements[2]}", fontsize=10)
