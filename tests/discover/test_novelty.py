@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from naica.data import CrystalTable
 from naica.discover.ledger import Ledger
 from naica.discover.novelty import Known, keep_verdicts, known_of, novelties, verdicts_of
-from naica.errors import InputError
+from naica.errors import InputError, MissingPart
 from naica.structure.crystal import Crystal
 
 
@@ -159,3 +159,16 @@ def test_verdicts_are_kept(tmp_path: Path) -> None:
     assert told["near"][0]["id"] == "rutile"
     assert told["disorder"] == []
     ledger.close()
+
+
+def test_halite_is_known_to_materials_project() -> None:
+    try:
+        known = known_of(["mp20"])
+    except MissingPart as error:
+        pytest.skip(str(error))
+    found = known.novelty(rocksalt(length=5.5), "formula", disorder=True)
+    assert (found.verdict, found.robust, found.disorder) == ("known", True, ())
+    assert found.match is not None
+    assert found.match.startswith("mp20:mp-")
+    # the same cell with elements nobody has put together in it
+    assert known.novelty(rocksalt("Xe", "W")).verdict == "new formula"

@@ -13,7 +13,7 @@ from naica.discover.filter import Scores
 from naica.discover.ledger import Ledger
 from naica.discover.relaxed_look import Guess, RelaxedLook, judged_again, relax_some, translation
 from naica.discover.summary import summary
-from naica.errors import ConfigError
+from naica.errors import ConfigError, MissingPart
 from naica.structure import Crystal
 
 FCC = [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
@@ -191,3 +191,18 @@ def test_an_unknown_potential_is_said_at_once(tmp_path: Path) -> None:
     raw = {**FILE, "filter": {**LOOKS, "relax_with": "m3gnet-mp-2020"}}
     with pytest.raises(ConfigError, match="m3gnet-mp-2021"):
         Campaign(parse_config(raw), tmp_path / "run").run()
+
+
+@pytest.mark.slow
+def test_a_universal_potential_brings_a_swollen_salt_back() -> None:
+    config = Filter(relax_with="m3gnet-mp-2021", relax_fmax=0.05)
+    salt = Crystal.from_fractional(["Na", "Cl"], [[0, 0, 0], [0.5] * 3], 5.64 / 2 * (1 - np.eye(3)))
+    try:
+        guesses = relax_some([salt.scaled(f) for f in (0.9, 1.2)], config)
+    except MissingPart as error:
+        pytest.skip(str(error))
+    for guess in guesses:
+        assert guess.status == "converged"
+        assert guess.crystal is not None
+        # PBE is 5.69 Å
+        assert (4 * guess.crystal.volume) ** (1 / 3) == pytest.approx(5.69, abs=0.06)

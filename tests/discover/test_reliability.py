@@ -109,3 +109,26 @@ def test_isotonic_map_mends_what_no_scale_can() -> None:
 def test_unknown_method() -> None:
     with pytest.raises(InputError, match="'platt'"):
         recalibrate(campaign(np.random.default_rng(0), 20, 0, 1), 0.0, 2, "platt")  # type: ignore[arg-type]
+
+
+def test_round_by_round_what_is_read_comes_true() -> None:
+    # five rounds of a model that is too sure of itself, each read by the rounds before it; picks are those that look best
+    rng = np.random.default_rng(7)
+    rounds = []
+    for number in range(1, 6):
+        made = campaign(rng, 400, 0.5, 1.8, number)
+        best = np.argsort(made.distance / made.sigma)[:60]
+        rounds.append(Past(*(part[best] for part in vars(made).values())))
+    past = rounds[0]
+    for one in rounds[1:]:
+        past = joined(past, one)
+    readings = [recalibrate(past, 0.0, int(r)) for r in past.round]
+    hits = past.hits(0.0)
+    told, read = (scores_of(past, each, hits, 0.0) for each in ([AS_PREDICTED] * len(past), readings))
+    assert told is not None
+    assert read is not None
+    assert readings[0] == AS_PREDICTED
+    assert abs(read["coverage_1"] - 0.683) < abs(told["coverage_1"] - 0.683)
+    assert abs(read["coverage_2"] - 0.954) < abs(told["coverage_2"] - 0.954)
+    assert read["brier"] < told["brier"]
+    assert read["calibration_error"] < told["calibration_error"]

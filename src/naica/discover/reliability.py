@@ -216,11 +216,14 @@ def scores_of(past: Past, readings: Sequence[Recalibration], hits: NDArray[np.bo
     """Brier score, calibration error, coverage and bins of predictions (n), each read by its own recalibration; None without any."""
     if not len(past):
         return None
-    one = [slice(k, k + 1) for k in range(len(past))]
-    pairs = list(zip(one, readings, strict=True))
-    probability = np.concatenate([r.probability(past.distance[k], past.sigma[k], threshold) for k, r in pairs])
-    bars = np.concatenate([r.bars(past.sigma[k]) for k, r in pairs])
-    error = np.abs(past.actual - np.concatenate([r.centre(past.value[k], past.sigma[k]) for k, r in pairs]))
+    rows: dict[Recalibration, list[int]] = {}
+    for k, reading in enumerate(readings):
+        rows.setdefault(reading, []).append(k)
+    probability, bars, error = np.empty(len(past)), np.empty(len(past)), np.empty(len(past))
+    for reading, k in rows.items():
+        probability[k] = reading.probability(past.distance[k], past.sigma[k], threshold)
+        bars[k] = reading.bars(past.sigma[k])
+        error[k] = np.abs(past.actual[k] - reading.centre(past.value[k], past.sigma[k]))
     bins = _bins(probability, hits)
     return {
         "brier": float(np.mean((probability - hits) ** 2)),
