@@ -88,6 +88,8 @@ def test_large_cells_are_solved_as_small_ones(monkeypatch):
     monkeypatch.setattr(bands, "DENSE_UP_TO", 10)
     few = bands.solve(m, k, 12, around=-6.0, vectors=True)
     np.testing.assert_allclose(few.energies, whole.energies, atol=1e-6)
+    monkeypatch.setattr(bands, "_FILLED", 2.0)  # by a sparse factor
+    np.testing.assert_allclose(bands.solve(m, k, 12, around=-6.0).energies, whole.energies, atol=1e-6)
     with pytest.raises(InputError, match="look around"):
         bands.solve(m, k, 12)
 

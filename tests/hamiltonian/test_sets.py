@@ -176,6 +176,8 @@ def test_a_set_in_the_making_can_be_read_and_is_packed_as_it_grows(tmp_path, mon
     assert min(sizes) >= 1
     assert sizes == sorted(sizes)
     assert shards[-1] == 2
+    assert (told := workflow.standing(tmp_path))["done"] == 8
+    assert told["left"] == 0
     assert sorted(found.names) == names
     assert not list((tmp_path / "parts").glob("*.h5"))
     assert all(told["cpu_seconds"] >= 0 and told["tries"] == 1 for told in found.told("info"))

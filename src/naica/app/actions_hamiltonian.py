@@ -92,6 +92,17 @@ def _cost(found: HamiltonianSet) -> float | None:
     return float(np.mean(spent)) if spent else None
 
 
+def _standing(found: HamiltonianSet) -> tuple[tuple[str, str], ...]:
+    """How far a set in the making is."""
+    from naica.hamiltonian.workflow import standing
+
+    told = standing(found.folder)
+    if told is None or told["done"] + told["failed"] >= told["total"]:
+        return ()
+    left = "unknown" if told["left"] is None else f"{told['left'] / 3600:.1f} h"
+    return (("in the making", f"{told['done']} of {told['total']}, {told['failed']} failed, {left} left at {told['at']}"),)
+
+
 def noise(request: NoiseRequest, progress: Report = lambda done, total: None) -> Answer:
     """Compute some structures again, turned or shifted, and keep what differs with the set."""
     from naica.hamiltonian.noise import measure
@@ -163,6 +174,7 @@ def info(request: InfoRequest) -> Answer:
         ("matrices", ", ".join(first.blocks)),
         ("level of theory", str(first.level or "unknown")),
         ("spin–orbit coupling", "yes" if first.spin else "no"),
+        *_standing(found),
         ("CPU s per structure", "unknown" if (cost := _cost(found)) is None else number(cost, 1)),
         *((f"worst of: {name}", f"{value:.2e}") for name, value in worst.items()),
         ("tests failed", str(len(failed))),

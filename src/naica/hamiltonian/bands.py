@@ -22,8 +22,8 @@ Array = NDArray[np.float64]
 
 # orbitals up to which a whole diagonalisation is faster than shift and invert of some tens of states
 DENSE_UP_TO = 1500
-# of shift and invert: the share of elements from which on the factor is dense, and the largest matrix for which it may be (8 GB)
-_FILLED, _DENSE_FACTOR_UP_TO = 0.02, 32_000
+# of shift and invert: the share of elements from which on the factor is dense, and how large it may be (32,000 orbitals at Γ)
+_FILLED, _DENSE_FACTOR_BYTES = 0.02, 8.2e9
 # eigenvalues of S below this are left out: 1 meV of noise in H becomes eV in the bands through them
 LEAST_OVERLAP = 1e-5
 _KB = 8.617333262e-5  # eV/K
@@ -124,7 +124,7 @@ def _shift_invert(matrices: OrbitalMatrices, k: Any, states: int, around: float,
     n = h.shape[0]
     start = np.random.default_rng(0).normal(size=n).astype(h.dtype)
     inverse = None
-    if h.nnz > _FILLED * n**2 and n <= _DENSE_FACTOR_UP_TO:
+    if h.nnz > _FILLED * n**2 and n**2 * h.dtype.itemsize <= _DENSE_FACTOR_BYTES:
         inverse = _dense_inverse(h, s, around)
     try:
         energies, found = sparse_linalg.eigsh(h, states, s, sigma=around, v0=start, tol=1e-8, OPinv=inverse)

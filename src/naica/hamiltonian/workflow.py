@@ -13,7 +13,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as OutOfTime
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from naica.hamiltonian.store import HamiltonianSet, packed_names, write_shard
 from naica.structure import Crystal
 
 PER_SHARD = 64
+# how far a run has come, for who looks at the folder meanwhile
+STANDING = "progress.json"
 # a worker is replaced after so many structures: what a code leaks must not add up over days
 _PER_WORKER = 100
 
@@ -176,9 +178,11 @@ def _run_all(
             if since_packed >= PER_SHARD:
                 pack(place)
                 since_packed = 0
+            spent, ended = time.monotonic() - start, done + lost
+            now = Progress(before + done, lost, total, spent, spent / ended * (len(todo) - ended) if ended else None)
+            _written(place / STANDING, asdict(now) | {"at": time.strftime("%Y-%m-%d %H:%M")})
             if progress:
-                spent, ended = time.monotonic() - start, done + lost
-                progress(Progress(before + done, lost, total, spent, spent / ended * (len(todo) - ended) if ended else None))
+                progress(now)
         waiting = again
 
 
@@ -216,13 +220,23 @@ def _cpu_seconds() -> float:
 
 def _agree(path: Path, wanted: dict[str, Any]) -> None:
     if not path.exists():
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(wanted, indent=1, sort_keys=True))
-        os.replace(temporary, path)
+        _written(path, wanted)
     elif (own := json.loads(path.read_text())) != wanted:
         raise ConfigError(
             f"{path.parent} holds a set of {own['source']} with {own['settings']}; asked for {wanted['source']} with {wanted['settings']}"
         )
+
+
+def _written(path: Path, told: Mapping[str, Any]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(told, indent=1, sort_keys=True))
+    os.replace(temporary, path)
+
+
+def standing(folder: str | Path) -> dict[str, Any] | None:
+    """How far the last run of a set came: fields of `Progress`, and ``at`` when; None if there was none."""
+    path = Path(folder) / STANDING
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def _failures(path: Path) -> dict[str, list[str]]:
