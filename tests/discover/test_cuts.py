@@ -73,6 +73,11 @@ def test_a_campaign_measures_its_cuts_and_its_probabilities(tmp_path: Path) -> N
     assert now["all"]["met"] == len(control) == 30
     assert now["all"]["stable_met"] == sum(truth[k] for k, _ in control)
     assert now["all"]["stable_kept"] == sum(truth[k] for k, d in control if d is not None and d <= 0.45)
+    exact = told["cuts"]["exact"]["all"]
+    judged = dict(ledger.rows("select key, distance from candidates where status in ('computed', 'passed', 'filtered')"))
+    assert exact["met"] == len(judged)
+    assert exact["stable_met"] == sum(truth[k] for k in judged)
+    assert exact["stable_kept"] == sum(truth[k] for k, d in judged.items() if d is not None and d <= 0.45)
     # what is held back is everything that was not picked and did not pass
     held = {h["name"]: h for h in rounds[-1]["lost"]}
     waiting = ledger.rows("select count(*) from candidates where status = 'filtered'")[0][0]

@@ -135,15 +135,7 @@ def campaign_cuts(ledger: Ledger, config: Filter, threshold: float, stable: dict
     intervals) and `left` (the same for what passed every cut and was not picked).
     """
     last = up_to if up_to is not None else 2**31
-    rows = ledger.rows(
-        "select c.key, c.arm, c.picked, c.quick, c.distance, l.before, l.after from candidates c "
-        "left join looks l on l.key = c.key where c.status in ('computed', 'passed', 'filtered')"
-        if _has_looks(ledger)
-        else "select key, arm, picked, quick, distance, null, null from candidates where status in ('computed', 'passed', 'filtered')"
-    )
-    quick, distance, before, after = (np.array([np.nan if r[k] is None else r[k] for r in rows], dtype=np.float64) for k in (3, 4, 5, 6))
-    relaxing = bool(config.relax_with)
-    fates, names = fates_of(quick, np.where(np.isfinite(before), before, distance), after if relaxing else None, threshold, config)
+    rows, fates, names = _fates(ledger, config, threshold)
     called = np.array([r[2] is not None and r[2] <= last and r[0] in stable for r in rows], dtype=bool)
     hit = np.array([stable.get(r[0], False) for r in rows], dtype=bool)
     control = called & np.array([r[1] == "control" for r in rows], dtype=bool)
@@ -155,6 +147,30 @@ def campaign_cuts(ledger: Ledger, config: Filter, threshold: float, stable: dict
         "lost": held[:-1],
         "left": held[-1],
     }
+
+
+def exact_cuts(ledger: Ledger, config: Filter, threshold: float, labels: Mapping[str, float]) -> dict[str, Any]:
+    """What the cuts did to candidates whose labels are all known, as after the fact: key → label that counts as stable up to `threshold`.
+
+    Unlike `campaign_cuts` this is no estimate; how well the control arm does can be seen beside it.
+    """
+    rows, fates, names = _fates(ledger, config, threshold)
+    known = np.array([r[0] in labels for r in rows], dtype=bool)
+    stable = np.array([labels.get(r[0], np.inf) <= threshold for r in rows], dtype=bool)
+    return _both(fates[known], stable[known], names)
+
+
+def _fates(ledger: Ledger, config: Filter, threshold: float) -> tuple[list[tuple[Any, ...]], NDArray[np.int64], list[str]]:
+    """Key, arm and round of picking of every judged candidate, which cut dropped it, and the names of the cuts."""
+    rows = ledger.rows(
+        "select c.key, c.arm, c.picked, c.quick, c.distance, l.before, l.after from candidates c "
+        "left join looks l on l.key = c.key where c.status in ('computed', 'passed', 'filtered')"
+        if _has_looks(ledger)
+        else "select key, arm, picked, quick, distance, null, null from candidates where status in ('computed', 'passed', 'filtered')"
+    )
+    quick, distance, before, after = (np.array([np.nan if r[k] is None else r[k] for r in rows], dtype=np.float64) for k in (3, 4, 5, 6))
+    full = np.where(np.isfinite(before), before, distance)
+    return rows, *fates_of(quick, full, after if config.relax_with else None, threshold, config)
 
 
 def _both(fates: NDArray[np.int64], stable: Flags, names: Sequence[str]) -> dict[str, Any]:

@@ -190,12 +190,19 @@ class _Story:
 
     def _filter(self) -> dict[str, Any]:
         """What each cut lost, and how true probabilities and error bars were."""
-        from naica.discover.cuts import cuts_so_far
+        from naica.discover.cuts import cuts_so_far, exact_cuts
         from naica.discover.reliability import reliability
 
         threshold = self.config.stable.threshold
+        cuts = cuts_so_far(self.ledger, self.config.filter, threshold)
+        if self.config.pool is not None and self.config.stable.by == "label":
+            from naica.discover.proposals import PoolProposals
+
+            table = PoolProposals(self.config).table
+            labels = dict(zip(table.ids, np.asarray(table.column(self.config.pool.column), dtype=np.float64).tolist(), strict=True))
+            cuts["exact"] = exact_cuts(self.ledger, self.config.filter, threshold, labels)
         return {
-            "cuts": cuts_so_far(self.ledger, self.config.filter, threshold),
+            "cuts": cuts,
             "reliability": reliability(self.ledger, self.judge(self.n_rounds), threshold),
         }
 
