@@ -248,7 +248,7 @@ def test_growing_one_by_one_keeps_the_planes_of_other_systems(seed: int) -> None
         formulas, energies = [*formulas, formula], [*energies, energy]
         mine = {hull.elements.index(ELEMENTS[i]) for i in chosen}
         for key, face in before.items():
-            hit = distance < 0 and mine <= set(np.frombuffer(key, dtype=np.int64).tolist())
+            hit = distance < 0 and all(key >> k & 1 for k in mine)
             assert (hull._faces.get(key) is face) != hit
     whole = Hull(formulas, energies)
     np.testing.assert_allclose(hull.above_hull, whole.above_hull, atol=EXACT)

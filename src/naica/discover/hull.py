@@ -72,7 +72,10 @@ class Hull:
         """What follows from entries, their fractions and the lowest row of each composition."""
         self.references = self._element_energies()
         self._formation: Array = self.energies - self.fractions @ self.references
-        self._faces: dict[bytes, tuple[Index, Facets | None]] = {}
+        self._faces: dict[int, tuple[Index, Facets | None]] = {}
+        self._freeze()
+
+    def _freeze(self) -> None:
         for array in (self.counts, self.energies, self.fractions, self.references, self._formation):
             array.setflags(write=False)
 
@@ -271,35 +274,67 @@ class Hull:
         energies = _checked(energies_per_atom, formulas, names)
         elements, fresh = amounts_table(formulas)
         order = self.elements + tuple(sorted(set(elements) - set(self.elements)))
-        old, wider = len(self.counts), len(order) - len(self.elements)
+        wider = len(order) - len(self.elements)
         news = np.zeros((len(fresh), len(order)), dtype=np.int64)
         news[:, [order.index(s) for s in elements]] = fresh
         known = ~np.any(news[:, len(self.elements) :] > 0, axis=1)
         changes = ~known
         if known.any():
             changes[known] = self.above(news[known][:, : len(self.elements)], energies[known]) < 0
-        grown = Hull.__new__(Hull)
-        grown.elements, grown.ids = order, self.ids + names
-        grown.counts = np.concatenate([np.pad(self.counts, ((0, 0), (0, wider))) if wider else self.counts, news])
-        grown.energies = np.concatenate([self.energies, energies])
-        mine = np.pad(self.fractions, ((0, 0), (0, wider))) if wider else self.fractions
-        grown.fractions = np.concatenate([mine, news / np.maximum(news.sum(axis=1, keepdims=True), 1)])
-        grown._row = _rows_of(grown.ids)
-        if wider:
-            grown._lowest = _lowest_per_composition(grown.counts, grown.energies)
+        shares = news / np.maximum(news.sum(axis=1, keepdims=True), 1)
+        pure = np.flatnonzero(np.count_nonzero(news, axis=1) == 1)
+        place = news[pure].argmax(axis=1)
+        if wider or np.any(energies[pure] < self.references[place]):
+            # new elements, or new references of old ones
+            grown = self._widened(order, news, energies, shares, self.ids + names)
         else:
-            grown._lowest = dict(self._lowest)
-            for row in np.argsort(energies, kind="stable").tolist():
-                key = news[row].tobytes()
-                if key not in grown._lowest or energies[row] < grown.energies[grown._lowest[key]]:
-                    grown._lowest[key] = old + row
-        grown._finish()
+            grown = self._lengthened(news, energies, shares, names)
         # corners are kept by the row of the entry, and old rows and columns stay where they were
-        systems = [set(np.flatnonzero(one).tolist()) for one in np.unique(news[changes] > 0, axis=0)]
-        for key, face in self._faces.items():
-            inside = set(np.frombuffer(key, dtype=np.int64).tolist())
-            if not any(system <= inside for system in systems):
-                grown._faces[key] = face
+        masks = [_mask(np.flatnonzero(one)) for one in np.unique(news[changes] > 0, axis=0)]
+        grown._faces = {key: face for key, face in self._faces.items() if not any(mask & key == mask for mask in masks)}
+        return grown
+
+    def _widened(self, elements: tuple[str, ...], news: Index, energies: Array, shares: Array, ids: list[str]) -> Hull:
+        """A hull with further entries and all that follows from them, without planes."""
+        wider = len(elements) - len(self.elements)
+        grown = Hull.__new__(Hull)
+        grown.elements, grown.ids = elements, ids
+        grown.counts = np.concatenate([np.pad(self.counts, ((0, 0), (0, wider))), news])
+        grown.energies = np.concatenate([self.energies, energies])
+        grown.fractions = np.concatenate([np.pad(self.fractions, ((0, 0), (0, wider))), shares])
+        grown._row = _rows_of(ids)
+        grown._lowest = _lowest_per_composition(grown.counts, grown.energies)
+        grown._finish()
+        return grown
+
+    def _lengthened(self, news: Index, energies: Array, shares: Array, names: list[str]) -> Hull:
+        """The same where elements and references stay: only what is new is worked out."""
+        old = len(self.counts)
+        grown = Hull.__new__(Hull)
+        grown.elements, grown.ids, grown.references = self.elements, self.ids + names, self.references
+        grown._row = {**self._row, **{name: old + k for k, name in enumerate(names)}}
+        if len(grown._row) != len(grown.ids):
+            _rows_of(grown.ids)  # says which one
+        grown.counts = np.concatenate([self.counts, news])
+        grown.energies = np.concatenate([self.energies, energies])
+        grown.fractions = np.concatenate([self.fractions, shares])
+        fresh = energies - shares @ self.references
+        grown._formation = np.concatenate([self._formation, fresh])
+        grown._lowest = dict(self._lowest)
+        systems = dict(self._systems)
+        for k in np.argsort(energies, kind="stable").tolist():
+            key = news[k].tobytes()
+            before = grown._lowest.get(key)
+            if before is not None and energies[k] >= grown.energies[before]:
+                continue
+            grown._lowest[key] = old + k
+            inside = np.flatnonzero(news[k])
+            if len(inside) > 1 and fresh[k] >= _BOUND:
+                continue
+            mine = systems.get(system := tuple(inside.tolist()), np.zeros(0, dtype=np.int64))
+            systems[system] = np.append(mine[mine != before] if before is not None else mine, old + k)
+        grown.__dict__["_systems"] = systems
+        grown._freeze()
         return grown
 
     # --- inside --------------------------------------------------------------------------------------------------------------
@@ -344,7 +379,7 @@ class Hull:
 
     def _face(self, used: Index) -> tuple[Index, Facets | None]:
         """Rows and facets of the hull over some elements; None instead of facets where only the linear programme will do."""
-        key = used.tobytes()
+        key = _mask(used)
         if key not in self._faces:
             rows = self._corner_rows(used)
             few = len(used) <= _MOST_ELEMENTS_FOR_PLANES
@@ -418,6 +453,14 @@ def _groups(words: NDArray[np.uint64]) -> list[Index]:
     ordered = words[order]
     new = np.flatnonzero(np.any(ordered[1:] != ordered[:-1], axis=1)) + 1
     return np.split(order, new)
+
+
+def _mask(used: Index) -> int:
+    """A few elements as the bits of one whole number."""
+    mask = 0
+    for k in used.tolist():
+        mask |= 1 << k
+    return mask
 
 
 def _subsets(used: Index) -> list[tuple[int, ...]]:
