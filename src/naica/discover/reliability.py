@@ -220,10 +220,10 @@ def scores_of(past: Past, readings: Sequence[Recalibration], hits: NDArray[np.bo
     for k, reading in enumerate(readings):
         rows.setdefault(reading, []).append(k)
     probability, bars, error = np.empty(len(past)), np.empty(len(past)), np.empty(len(past))
-    for reading, k in rows.items():
-        probability[k] = reading.probability(past.distance[k], past.sigma[k], threshold)
-        bars[k] = reading.bars(past.sigma[k])
-        error[k] = np.abs(past.actual[k] - reading.centre(past.value[k], past.sigma[k]))
+    for reading, own in rows.items():
+        probability[own] = reading.probability(past.distance[own], past.sigma[own], threshold)
+        bars[own] = reading.bars(past.sigma[own])
+        error[own] = np.abs(past.actual[own] - reading.centre(past.value[own], past.sigma[own]))
     bins = _bins(probability, hits)
     return {
         "brier": float(np.mean((probability - hits) ** 2)),
