@@ -7,8 +7,10 @@ never kept: each part of the data is reduced to the triangle of its QR decomposi
 fit needs at full accuracy, whatever the weights. Triangles of the folds of the training set give cross-validated errors of any weights and
 any strength of the prior without another look at the data; those with the lowest error are taken.
 
-Prior: coefficient b is expected to be of size ``degree_b^−p``, smaller for wilder functions. The posterior gives every prediction its
-uncertainty, scaled so that the squared errors of held-out frames are what it says on average.
+Prior: coefficient b is expected to be of size ``degree_b^−p``, smaller for wilder functions. The posterior knows how well the data determine
+the coefficients, and nothing of what no coefficients can describe: with thousands of rows it shrinks, the misfit stays. An error bar is
+therefore ``√(s² σ² + f²)`` with the posterior's σ, a factor s and a floor f that make the errors of held-out frames most likely, for energies
+and for forces.
 """
 
 from __future__ import annotations
@@ -42,6 +44,8 @@ FIELDS = ("energy", "forces", "stress")
 _ROWS_AT_A_TIME = 6000
 # Å, how far nearest neighbours are looked for
 _FAR = 5.0
+# held-out frames whose single errors make error bars true
+_JUDGED = 32
 _IMPORTANCE = {"energy": 1.0, "forces": 2.0, "stress": 0.5}
 
 
@@ -209,7 +213,7 @@ def reduced(model: ACE, examples: Sequence[Example], config: LinearConfig, progr
     design = DesignMatrix(model)
     columns = design.columns + 2 * len(numbers)
     triangles = tuple({f: Triangle(columns) for f in FIELDS} for _ in range(config.folds))
-    fold_of = np.random.default_rng(config.seed).permutation(len(examples)) % config.folds
+    fold_of = _folds(len(examples), config)
     for example, fold in zip(_shown(examples, progress), fold_of, strict=True):
         _add(design, example, triangles[fold], references, numbers, config.group_weights.get(example.group, 1.0))
     one = np.concatenate([model.costs] * len(numbers)), np.concatenate([model.orders] * len(numbers))
@@ -224,6 +228,11 @@ def reduced(model: ACE, examples: Sequence[Example], config: LinearConfig, progr
     if not found.fields:
         raise InputError("no frame has an energy, forces or stress; expected at least one of them")
     return found
+
+
+def _folds(count: int, config: LinearConfig) -> NDArray[np.int64]:
+    """(count) the fold of each frame."""
+    return np.random.default_rng(config.seed).permutation(count) % config.folds
 
 
 def _add(
@@ -294,6 +303,22 @@ class Posterior:
         return found
 
 
+@dataclass(frozen=True)
+class ErrorBar:
+    """``√((factor σ)² + floor²)`` of the posterior's standard deviations σ: eV/atom or eV/Å.
+
+    `rows` held-out errors it was made from; 0: none, σ as it is.
+    """
+
+    factor: float = 1.0
+    floor: float = 0.0
+    rows: int = 0
+
+    def of(self, sigma: Floats) -> Floats:
+        """(m) standard deviations → (m)."""
+        return np.hypot(self.factor * sigma, self.floor)
+
+
 @dataclass(frozen=True, eq=False)
 class LinearFit:
     """A fitted linear potential.
@@ -301,7 +326,8 @@ class LinearFit:
     Parameters
     ----------
     model : energies, forces, stresses
-    posterior : of all coefficients, constants and offsets
+    posterior : of all coefficients, constants and offsets; scaled so that 68 % of held-out forces lie within one standard deviation
+    bars : what the error bars of ``energy`` (per atom) and ``forces`` are made of beside it
     references : energies of the elements the constants are on top of, eV by atomic number
     choice : weights, prior, cross-validated errors
     training : root mean square errors on the training set
@@ -316,13 +342,14 @@ class LinearFit:
     training: dict[str, float]
     pulay: dict[str, float]
     seconds: tuple[float, float]
+    bars: dict[str, ErrorBar] = field(default_factory=dict)
 
     def committee(self, size: int, seed: int = 0) -> list[PotentialModel]:
-        """Potentials with coefficients drawn from the posterior."""
+        """Potentials with coefficients drawn from the posterior. Their spread has no floor: it is the posterior's part of an error bar."""
         return [potential_of(self.model.backbone.config, self.references, draw) for draw in self.posterior.draws(size, seed)]  # type: ignore[union-attr, arg-type]
 
     def uncertainty(self, crystal: Crystal) -> tuple[float, Floats]:
-        """Standard deviations of the energy (eV) and of the forces (n, 3) in eV/Å."""
+        """Error bars (standard deviations) of the energy (eV) and of the forces (n, 3) in eV/Å."""
         backbone = self.model.backbone
         rows = DesignMatrix(backbone).rows(crystal, stress=False)  # type: ignore[arg-type]
         numbers = [int(z) for z in backbone.numbers]  # type: ignore[union-attr]
@@ -330,15 +357,24 @@ class LinearFit:
         assert rows.forces is not None
         energy = np.concatenate([rows.energy.numpy(), counts, 0 * counts])[None]
         forces = np.concatenate([rows.forces.numpy(), np.zeros((3 * len(crystal), 2 * len(numbers)))], axis=1)
-        return float(self.posterior.sigma(energy)[0]), self.posterior.sigma(forces).reshape(-1, 3)
+        n = len(crystal)
+        energies = self.bars.get("energy", ErrorBar()).of(self.posterior.sigma(energy / n))
+        return n * float(energies[0]), self.bars.get("forces", ErrorBar()).of(self.posterior.sigma(forces)).reshape(-1, 3)
 
     def report(self) -> dict[str, Any]:
         """As plain JSON types."""
-        return {"choice": asdict(self.choice), "training": self.training, "pulay": self.pulay, "seconds": list(self.seconds)}
+        return {
+            "choice": asdict(self.choice),
+            "training": self.training,
+            "pulay": self.pulay,
+            "seconds": list(self.seconds),
+            "error_bars": {name: asdict(bar) for name, bar in self.bars.items()},
+        }
 
     def save(self, path: str | Path) -> None:
         """The posterior beside a saved model: one compressed file."""
-        np.savez_compressed(path, mean=self.posterior.mean, spread=self.posterior.spread.astype(np.float32))
+        bars = {name: np.array([bar.factor, bar.floor]) for name, bar in self.bars.items()}
+        np.savez_compressed(path, mean=self.posterior.mean, spread=self.posterior.spread.astype(np.float32), **bars)
 
 
 def examples_of(frames: Frames, groups: str = "group") -> list[Example]:
@@ -380,7 +416,7 @@ def fit_linear(
     examples = frames if isinstance(frames, Sequence) else examples_of(frames)
     config = config or LinearConfig()
     model = ACE(architecture or ACE.Config(elements=elements_of(examples)))
-    return solved(model, reduced(model, examples, config, progress), config)
+    return solved(model, reduced(model, examples, config, progress), config, examples=examples)
 
 
 def elements_of(examples: Sequence[Example]) -> tuple[str, ...]:
@@ -388,8 +424,10 @@ def elements_of(examples: Sequence[Example]) -> tuple[str, ...]:
     return tuple(symbol(int(z)) for z in np.unique(np.concatenate([e.crystal.numbers for e in examples])))
 
 
-def solved(model: ACE, data: Reduced, config: LinearConfig, choice: Choice | None = None) -> LinearFit:
-    """Choose weights and prior (unless they are given), and solve."""
+def solved(
+    model: ACE, data: Reduced, config: LinearConfig, choice: Choice | None = None, examples: Sequence[Example] | None = None
+) -> LinearFit:
+    """Choose weights and prior (unless they are given), and solve; with the examples the data were made of, make error bars true."""
     began = time.process_time()
     grams = _grams(data)
     whole = {f: _sum(g[f] for g in grams) for f in data.fields}
@@ -400,7 +438,10 @@ def solved(model: ACE, data: Reduced, config: LinearConfig, choice: Choice | Non
     if config.method == "ard":
         penalty = _relevance(whole, choice, penalty)
     mean, root = _solution(data, choice.weights, penalty, config.method)
+    bars: dict[str, ErrorBar] = {}
     scale = _calibration(data, grams, choice) if config.method != "rrqr" else 1.0
+    if examples is not None and config.method != "rrqr":
+        scale, bars = _calibrated(model, data, grams, config, choice, penalty, examples, scale)
     spread = torch.linalg.solve_triangular(root, torch.eye(len(root), dtype=torch.float64), upper=True) * scale
     full = torch.zeros(data.columns, len(root), dtype=torch.float64)
     active = torch.from_numpy(np.flatnonzero(np.isfinite(penalty)))
@@ -412,7 +453,7 @@ def solved(model: ACE, data: Reduced, config: LinearConfig, choice: Choice | Non
     posterior = Posterior(coefficients.numpy(), full.numpy())
     offsets = coefficients[-len(model.config.elements) :].tolist()
     pulay = dict(zip(model.config.elements, offsets, strict=True)) if "stress" in data.fields else {}
-    return LinearFit(potential, posterior, data.references, choice, training, pulay, (data.seconds, time.process_time() - began))
+    return LinearFit(potential, posterior, data.references, choice, training, pulay, (data.seconds, time.process_time() - began), bars)
 
 
 def _grams(data: Reduced) -> list[dict[str, Gram]]:
@@ -626,6 +667,69 @@ def _calibration(data: Reduced, grams: list[dict[str, Gram]], choice: Choice) ->
     return float(np.sqrt(squares / max(variances, 1e-300)))
 
 
+def _calibrated(
+    model: ACE,
+    data: Reduced,
+    grams: list[dict[str, Gram]],
+    config: LinearConfig,
+    choice: Choice,
+    penalty: Floats,
+    examples: Sequence[Example],
+    otherwise: float,
+) -> tuple[float, dict[str, ErrorBar]]:
+    """Factor on the posterior's spread, and the error bars beside it, from single errors of frames of one fold by a fit of the others."""
+    active = torch.from_numpy(np.flatnonzero(np.isfinite(penalty)))
+    rest = {f: _sum(g[f] for g in grams[1:]) for f in data.fields}
+    matrix, right = _weighted(rest, choice.weights)
+    root = torch.linalg.cholesky(matrix[active][:, active] + torch.diag(torch.from_numpy(penalty[active.numpy()])))
+    mean = torch.cholesky_solve(right[active, None], root)[:, 0]
+    held = np.flatnonzero(_folds(len(examples), config) == 0)
+    held = np.random.default_rng([config.seed, 3]).permutation(held)[:_JUDGED]
+    numbers, design = [int(z) for z in model.numbers], DesignMatrix(model)  # type: ignore[union-attr]
+    found: dict[str, tuple[list[Floats], list[Floats]]] = {"energy": ([], []), "forces": ([], [])}
+    for k in held:
+        each = {f: Triangle(data.columns) for f in FIELDS}
+        _add(design, replace(examples[k], stress=None), each, data.references, numbers, 1.0)
+        for name, (errors, sigmas) in found.items():
+            if each[name].count:
+                raw = torch.cat(each[name]._new)
+                rows = raw[:, :-1][:, active]
+                errors.append((rows @ mean - raw[:, -1]).numpy())
+                sigmas.append(torch.linalg.vector_norm(torch.linalg.solve_triangular(root, rows.T, upper=False), dim=0).numpy())
+    told = {name: (np.concatenate(e), np.concatenate(s)) for name, (e, s) in found.items() if e}
+    first = "forces" if "forces" in told else next(iter(told), None)
+    if first is None:
+        return otherwise, {}
+    scale = _covering(*told[first])
+    return scale, {name: error_bar(e, scale * s) for name, (e, s) in told.items()}
+
+
+def _covering(errors: Floats, sigma: Floats) -> float:
+    """The factor with which 68.3 % of the errors lie within one σ; what symmetry keeps at zero (σ = 0) does not count."""
+    free = sigma > 1e-6 * sigma.max(initial=1e-300)
+    return float(np.quantile(np.abs(errors[free]) / sigma[free], 0.6827)) if free.any() else 1.0
+
+
+def error_bar(errors: Floats, sigma: Floats) -> ErrorBar:
+    """Factor and floor under which errors (m) with standard deviations σ (m) are most likely, if they are normal.
+
+    For a given ratio ρ of floor to factor the likeliest factor is ``√⟨e² / (σ² + ρ²)⟩``; ρ is found on a grid that reaches from no floor
+    to nothing but the floor. What symmetry keeps at zero does not count.
+    """
+    free = sigma > 1e-6 * sigma.max(initial=1e-300)
+    e, v = errors[free] ** 2, sigma[free] ** 2
+    if len(e) < 2 or not e.any():
+        return ErrorBar()
+    best = (np.inf, 1.0, 0.0)
+    for ratio in (0.0, *np.sqrt(v.mean()) * np.logspace(-3, 3, 61)):
+        spread = v + ratio**2
+        square = float((e / spread).mean())
+        loss = float(np.log(square) + np.log(spread).mean())
+        if loss < best[0]:
+            best = (loss, square**0.5, square**0.5 * ratio)
+    return ErrorBar(best[1], best[2], len(e))
+
+
 # --- which basis -------------------------------------------------------------------------------------------------------------------------
 REACHES = (1.5, 1.7, 1.9, 2.1, 2.4)
 """Cut-offs that are tried, in distances of nearest neighbours."""
@@ -690,7 +794,7 @@ def search(
             break
         best = found
     assert best is not None
-    fit = solved(ACE(best[0].architecture), best[1], config, best[0].choice)
+    fit = solved(ACE(best[0].architecture), best[1], config, best[0].choice, examples)
     return fit, tried
 
 
