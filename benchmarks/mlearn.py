@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +104,11 @@ def one(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def errors(fit: Any, test: list[Any]) -> dict[str, float]:
-    """Mean absolute and root mean square errors: meV/atom, eV/Å, GPa; and the error of forces in units of the posterior's spread."""
+    """Mean absolute and root mean square errors: meV/atom, eV/Å, GPa; errors in units of their error bars, and how many lie within them."""
     from naica.potential.systems import Systems
 
-    energy, forces, stress, sigma = [], [], [], []
-    looked = test[:: max(1, len(test) // 6)]
+    energy, forces, stress, sigma, alone, of_energy = [], [], [], [], [], []
+    looked = test[:: max(1, len(test) // 12)]
     for e in test:
         found = fit.model.compute(Systems.of(e.crystal).batch(fit.model.cutoff))
         energy.append((float(found.energy[0]) - e.energy) / len(e.crystal) * 1000)
@@ -117,12 +118,20 @@ def errors(fit: Any, test: list[Any]) -> dict[str, float]:
             offset = np.eye(3) * next(iter(fit.pulay.values())) * len(e.crystal) / abs(np.linalg.det(e.crystal.cell))
             stress.append((found.stress[0].numpy() - (e.stress - offset)).ravel() * GPA)
         if e in looked:
-            sigma.append(forces[-1] / fit.uncertainty(e.crystal)[1].ravel())
-    shown = np.concatenate(sigma)
+            bar, bars = fit.uncertainty(e.crystal)
+            free = bars.ravel() > 0
+            sigma.append((forces[-1] / bars.ravel())[free])
+            alone.append((forces[-1] / replace(fit, bars={}).uncertainty(e.crystal)[1].ravel().clip(1e-12))[free])
+            of_energy.append(energy[-1] * len(e.crystal) / 1000 / bar)
+    shown = {"force": np.concatenate(sigma), "energy": np.array(of_energy), "posterior_force": np.concatenate(alone)}
     parts = {"energy": np.array(energy), "forces": np.concatenate(forces), "stress": np.concatenate(stress)}
     found_errors = {f"{k}_mae": float(np.abs(v).mean()) for k, v in parts.items()}
     found_errors |= {f"{k}_rmse": float(np.sqrt((v**2).mean())) for k, v in parts.items()}
-    return found_errors | {"force_error_over_sigma": float(np.sqrt((shown**2).mean()))}
+    for name, ratios in shown.items():
+        found_errors[f"{name}_error_over_sigma"] = float(np.sqrt((ratios**2).mean()))
+        for z, share in ((1.0, 68), (1.96, 95)):
+            found_errors[f"{name}_coverage_{share}"] = float((np.abs(ratios) < z).mean())
+    return found_errors
 
 
 def properties(model: Any, name: str) -> dict[str, float]:

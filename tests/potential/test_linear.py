@@ -1,5 +1,6 @@
 """Linear potentials: rows of the design matrix, recovery of a known potential, a pair potential, uncertainty, a published set."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,7 @@ from naica.data import dataset
 from naica.errors import ConfigError, InputError
 from naica.models.ace import ACE, Surroundings
 from naica.potential.design import VOIGT, DesignMatrix
-from naica.potential.linear import Example, LinearConfig, Triangle, fit_linear, search
+from naica.potential.linear import ErrorBar, Example, LinearConfig, Triangle, error_bar, fit_linear, search
 from naica.potential.model import PotentialModel
 from naica.potential.systems import Systems
 from naica.structure import Crystal
@@ -181,7 +182,7 @@ def test_committee_spreads_as_the_posterior_says():
     crystal = mixture(400, elements=("Si",))
     members = fit.committee(200, seed=3)
     said = [m.compute(Systems.of(crystal).batch(m.cutoff)) for m in members]
-    energy_sigma, force_sigma = fit.uncertainty(crystal)
+    energy_sigma, force_sigma = replace(fit, bars={}).uncertainty(crystal)  # the posterior alone
     np.testing.assert_allclose(np.std([s.forces.numpy() for s in said], axis=0), force_sigma, rtol=0.25)
     energies = np.array([float(s.energy[0]) for s in said])
     assert 0.8 < energies.std() / energy_sigma < 1.2
@@ -281,3 +282,31 @@ def test_lithium_of_the_published_set():
         found = fit.model.compute(Systems.of(e.crystal).batch(fit.model.cutoff))
         squares.append(((found.forces.numpy() - e.forces) ** 2).mean())
     assert np.sqrt(np.mean(squares)) < 0.015
+
+
+def test_error_bars_find_their_factor_and_their_floor():
+    draw = np.random.default_rng(0)
+    sigma = 10 ** draw.uniform(-3, 0, 4000)
+    for factor, floor in ((2.0, 0.0), (1.5, 0.1), (0.0, 0.3)):
+        bar = error_bar(np.hypot(factor * sigma, floor) * draw.normal(size=len(sigma)), sigma)
+        assert bar.rows == len(sigma)
+        np.testing.assert_allclose(bar.of(sigma), np.hypot(factor * sigma, floor), rtol=0.15)
+    # what symmetry keeps at zero says nothing
+    still = error_bar(np.r_[np.zeros(900), draw.normal(size=900)], np.r_[np.zeros(900), np.ones(900)])
+    assert still.rows == 900 and still.of(np.ones(1))[0] == pytest.approx(1.0, rel=0.1)
+    assert error_bar(np.zeros(5), np.ones(5)) == ErrorBar()
+
+
+def test_error_bars_cover_what_a_basis_can_not_describe():
+    truth = potential(elements=("Si",), degrees=(10.0, 9.0))
+    train = [labelled(truth, mixture(k, elements=("Si",))) for k in range(60)]
+    # far fewer coefficients than rows: the posterior alone would be narrow
+    fit = fit_linear(train, ACE.Config(**{**TINY, "elements": ("Si",), "degrees": (5.0, 4.0)}))
+    ratios = []
+    for seed in range(500, 530):
+        want = labelled(truth, mixture(seed, elements=("Si",)))
+        found = fit.model.compute(Systems.of(want.crystal).batch(fit.model.cutoff))
+        ratios.append(((found.forces.numpy() - want.forces) / fit.uncertainty(want.crystal)[1]).ravel())
+    inside = np.abs(np.concatenate(ratios))
+    assert 0.5 < (inside < 1).mean() < 0.92 and (inside < 1.96).mean() > 0.8
+    assert fit.bars["forces"].floor > 0 and fit.report()["error_bars"]["forces"]["rows"] > 50
