@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--cutoff", type=float, default=None, help="Å; leaves out its search")
     parser.add_argument("--degrees", default=None, help="for example 17,14,12; leaves out their search")
     parser.add_argument("--by-group", action="store_true", help="weight groups of frames by what a small basis can not describe")
+    parser.add_argument("--errors-only", action="store_true", help="no derived properties")
     args = parser.parse_args()
 
     from naica import runtime
@@ -96,7 +97,8 @@ def one(name: str, args: argparse.Namespace) -> dict[str, Any]:
         "weights": fit.choice.weights,
         "pulay": fit.pulay,
         "test": errors(fit, examples_of(whole.part("test"))),
-        "properties": properties(fit.model, name),
+        "error_bars": fit.report()["error_bars"],
+        "properties": {} if args.errors_only else properties(fit.model, name),
     }
     fit.save(args.out / f"{name}-posterior.npz")
     print(json.dumps(found), flush=True)
@@ -188,6 +190,8 @@ def table(done: list[dict[str, Any]]) -> str:
         )
     lines += ["", "| | a Å | PBE | C11 GPa | PBE | C12 | PBE | C44 | PBE |", "| --- |" + " ---: |" * 8]
     for d in done:
+        if not d["properties"]:
+            continue
         p, q = d["properties"], PBE[d["element"]]
         lines.append(
             f"| {d['element']} | {p['a']:.3f} | {q[0]:.3f} | {p['C11']:.0f} | {q[1]} | {p['C12']:.0f} | {q[2]} | {p['C44']:.0f} | {q[3]} |"
