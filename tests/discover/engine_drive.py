@@ -24,7 +24,7 @@ PATH = os.pathsep.join([str(HERE), str(HERE.parents[1])])
 def crystals(count: int) -> dict[str, Crystal]:
     """Cells of Cu and Au, each another one."""
     cell = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
-    return {f"job-{k}": Crystal([29 if k % 2 else 79], [[0, 0, 0]], cell * (1.9 + 0.02 * k)) for k in range(count)}
+    return {f"job-{k}": Crystal([29 if k % 2 else 79], [[0, 0, 0]], cell * (1.9 + k / 47)) for k in range(count)}
 
 
 class Drive:

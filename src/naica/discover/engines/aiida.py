@@ -354,11 +354,12 @@ class _Service:
         from aiida.engine import submit
         from aiida.plugins import CalculationFactory
 
-        from naica.discover.engines.aiida_call import structure_of
+        from naica.discover.engines.aiida_call import structure_of, text_of
 
         self.keep_alive()
         described, packed = self._work(work, protocol)
-        call = {"name": name, "info": {key: value for key, value in crystal.info.items() if isinstance(value, str | int | float)}}
+        info = {key: value for key, value in crystal.info.items() if isinstance(value, str | int | float)}
+        call = {"name": name, "info": info, "crystal": text_of(crystal)}
         inputs = {
             "code": self.code,
             "structure": structure_of(crystal),

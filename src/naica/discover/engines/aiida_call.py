@@ -21,8 +21,13 @@ from naica.structure.elements import symbol
 _ATOMS = ("numbers", "positions", "cell", "pbc")
 
 
+def text_of(crystal: Crystal) -> str:
+    """A crystal as JSON, exactly."""
+    return json.dumps({part: getattr(crystal, part).tolist() for part in _ATOMS})
+
+
 def structure_of(crystal: Crystal) -> StructureData:
-    """A crystal as a node; numbers, positions and cell are kept exactly."""
+    """A crystal as a node, to look at: AiiDA rounds numbers to 15 digits, so the exact crystal travels as text in `call`."""
     node = StructureData(cell=crystal.cell.tolist(), pbc=[bool(p) for p in crystal.pbc])
     for number, position in zip(crystal.numbers, crystal.positions, strict=True):
         node.append_atom(position=position.tolist(), symbols=symbol(int(number)))
@@ -39,7 +44,7 @@ class OracleCall(CalcJob):
         spec.input("structure", valid_type=StructureData, help="the crystal that is asked about")
         spec.input("protocol", valid_type=Dict, help="who is asked: oracle or code, level of theory, settings")
         spec.input("work", valid_type=SinglefileData, help="the same, as the job runs it")
-        spec.input("call", valid_type=Dict, help="the name of the call in its campaign")
+        spec.input("call", valid_type=Dict, help="the name of the call in its campaign, and the exact crystal as text")
         spec.output("result", valid_type=Dict, help="status, reason, energy (eV, whole cell), level, seconds, attempts")
         spec.output("structure", valid_type=StructureData, required=False, help="the crystal that came out, if it was relaxed")
         spec.output("arrays", valid_type=ArrayData, required=False, help="forces (n, 3) eV/Å and stress (3, 3) eV/Å³")
@@ -50,18 +55,9 @@ class OracleCall(CalcJob):
 
     def prepare_for_submission(self, folder: Folder) -> CalcInfo:
         """Write the structure, send the work along, name what comes back."""
-        asked, call = self.inputs.structure, self.inputs.call.get_dict()
-        sites = [(asked.get_kind(site.kind_name).symbol, site.position) for site in asked.sites]
-        order = {
-            "name": call["name"],
-            "info": call["info"],
-            "symbols": [s for s, _ in sites],
-            "positions": [list(p) for _, p in sites],
-            "cell": asked.cell,
-            "pbc": list(asked.pbc),
-        }
+        call = self.inputs.call.get_dict()
         with folder.open("order.json", "w") as handle:
-            json.dump(order, handle)
+            json.dump({"name": call["name"], "info": call["info"], "crystal": json.loads(call["crystal"])}, handle)
         code = CodeInfo()
         code.code_uuid = self.inputs.code.uuid
         code.cmdline_params = ["-m", "naica.discover.engines.job"]

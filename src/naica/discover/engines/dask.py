@@ -227,7 +227,7 @@ def _local(distributed: Any, workers: int, folder: Path) -> Iterator[Any]:
     folder.mkdir(parents=True, exist_ok=True)
     # workers are restarted as long as the cluster lives, so the script is kept from them as long
     with main_untold(), distributed.LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None, local_directory=str(folder),
+        n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=":0", local_directory=str(folder),
         silence_logs="CRITICAL",
     ) as cluster:  # fmt: skip
         yield cluster
@@ -247,7 +247,7 @@ def _queue(engine: EngineSection, folder: Path) -> Iterator[Any]:
     options = {**_asked(engine.job), **({"interface": engine.interface} if engine.interface else {})}
     if engine.python:
         options["python"] = engine.python
-    cluster = kind(log_directory=str(logs), local_directory=str(folder), scheduler_options={"dashboard_address": None}, **options)
+    cluster = kind(log_directory=str(logs), local_directory=str(folder), scheduler_options={"dashboard_address": ":0"}, **options)
     try:
         # the same least and most: jobs that end (killed, out of time) are replaced
         cluster.adapt(minimum_jobs=engine.jobs, maximum_jobs=engine.jobs, interval="2s")

@@ -8,16 +8,13 @@ import pickle
 from pathlib import Path
 
 from naica.structure import Crystal
-from naica.structure.elements import element
 
 
 def main() -> None:
     """``order.json`` and ``work.pkl`` in, ``outcome.json`` out."""
     folder = Path.cwd()
     order = json.loads((folder / "order.json").read_text())
-    crystal = Crystal(
-        [element(name).number for name in order["symbols"]], order["positions"], order["cell"], order["pbc"], info=order["info"]
-    )
+    crystal = Crystal(**order["crystal"], info=order["info"])
     work = pickle.loads((folder / "work.pkl").read_bytes())
     outcome = work(crystal, order["name"], folder)
     aside = folder / ".outcome.json"

@@ -32,10 +32,11 @@ class MatricesWork:
         with ProcessPool(1) as pool:
             task = Task(name, crystal, self.code, self.settings, folder / _FILE, self.tries)
             try:
-                pool.schedule(perform, (task,), timeout=self.seconds).result()
+                pool.schedule(perform, (task,)).result(timeout=self.seconds)
             except MissingPart:
                 raise
             except TimeoutError:
+                pool.stop()
                 return {"status": "failed", "reason": f"not finished within {self.seconds:g} s"}
             except Exception as error:
                 return {"status": "failed", "reason": f"{type(error).__name__}: {error}"}

@@ -39,6 +39,10 @@ class _Flight:
         """Time in all attempts so far."""
         return self.spent + (time.perf_counter() - self.began if self.began is not None else 0.0)
 
+    def late(self, timeout: float | None) -> bool:
+        """True if this attempt has had more than its time."""
+        return timeout is not None and self.began is not None and time.perf_counter() - self.began > timeout
+
 
 class Crew:
     """Worker processes that have loaded one oracle, kept from one set of jobs to the next; close them when done.
@@ -107,7 +111,8 @@ class Crew:
 
         def launch(flight: _Flight) -> Any:
             order = worker.Order(flight.key, jobs[flight.key], flight.attempt, flight.attempt > rules.retries)
-            return pool.schedule(worker.call, args=(order,), timeout=rules.timeout)
+            # no time limit of the pool's: it reads the clock on the wall, which may be set
+            return pool.schedule(worker.call, args=(order,))
 
         try:
             air = {launch(flight): flight for flight in flights}
@@ -119,10 +124,11 @@ class Crew:
             for future, flight in air.items():
                 if flight.began is None and future.running():
                     flight.began = time.perf_counter()
-            for future in landed:
+            late = [future for future, flight in air.items() if future not in landed and flight.late(rules.timeout)]
+            for future in [*landed, *late]:
                 flight = air[future]
                 try:
-                    result = _landed(future, flight, rules)
+                    result = _timed_out(future, flight, rules) if future in late else _landed(future, flight, rules)
                 except BrokenProcessPool:
                     return [replace(f, began=None) for f in air.values()]
                 del air[future]
@@ -137,6 +143,13 @@ class Crew:
         return []
 
 
+def _timed_out(future: Any, flight: _Flight, rules: Rules) -> OracleResult:
+    """The result of an attempt that takes too long; giving it up kills its worker, and the pool starts another."""
+    future.cancel()
+    lost = rules.lost(flight.key, "timed out", f"no answer within {rules.timeout:g} s; its worker was killed", flight.attempt)
+    return replace(lost, seconds=flight.spent + (rules.timeout or 0.0))
+
+
 def _landed(future: Any, flight: _Flight, rules: Rules) -> OracleResult:
     """The result of one finished attempt."""
     from pebble import ProcessExpired
@@ -149,9 +162,6 @@ def _landed(future: Any, flight: _Flight, rules: Rules) -> OracleResult:
         raise RunError(f"oracle {rules.oracle.name!r} cannot be loaded in a worker process: {error}") from error
     except BrokenProcessPool:
         raise
-    except TimeoutError:
-        lost = rules.lost(key, "timed out", f"no answer within {rules.timeout:g} s; its worker was killed", attempt)
-        return replace(lost, seconds=flight.spent + (rules.timeout or 0.0))
     except ProcessExpired as error:
         lost = rules.lost(key, "crashed", f"the worker process died ({_exit(error.exitcode)})", attempt)
     except Exception as error:
