@@ -213,7 +213,7 @@ def test_a_second_opinion_needs_another_level(copy: Path) -> None:
         ask(copy, "emt")
 
 
-# --- the ledger as a table -----------------------------------------------------------------------------------------------------------------
+# --- the ledger as a table ---------------------------------------------------------------------------------------------------------------
 def test_a_screen_over_a_ledger(made: Path) -> None:
     table = ledger_table(made)
     assert len(table) == 5

@@ -210,7 +210,7 @@ def test_shannon_radii_and_their_gaps() -> None:
         shannon_radius("Br", 5, 6)
 
 
-# --- electrodes -----------------------------------------------------------------------------------------------------------------------------
+# --- electrodes ----------------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("formula", "wanted"), [("LiCoO2", 274), ("LiMn2O4", 148), ("LiFePO4", 170), ("Li2Mn2O4", 286)])
 def test_theoretical_capacities(formula: str, wanted: int) -> None:
     assert round(capacity(parse_formula(formula)), 0) in (wanted, wanted - 1)

@@ -4,9 +4,9 @@ The framework is everything but the mobile ion, as spheres of ionic radii. φ(r)
 surface: the radius of the largest ball that fits there. Paths run along the edges of the framework's Voronoi diagram, which keep as far
 from atoms as they can; an edge is as wide as φ is on its narrowest point. For d = 1, 2, 3 the bottleneck R_d is the largest R at which the
 edges of at least that width, together with a site of the ion, are endless in at least d directions: edges are added from the widest on,
-and the dimension is a rank, so no supercell is made. This is what Zeo++ calls the largest free sphere (Willems et al., Micropor. Mesopor. Mater.
-149, 134, 2012), asked of the regions where the ion sits. With one kind of anion it is exact; beside ions of other sizes the diagram's edges
-lie a little off the widest line, so that R_d is a lower bound.
+and the dimension is a rank, so no supercell is made. This is what Zeo++ calls the largest free sphere (Willems et al., Micropor. Mesopor.
+Mater. 149, 134, 2012), asked of the regions where the ion sits. With one kind of anion it is exact; beside ions of other sizes the
+diagram's edges lie a little off the widest line, so that R_d is a lower bound.
 
 Radii are crystal radii (Shannon's with 1.26 Å for O²⁻), anions and cations alike.
 """
