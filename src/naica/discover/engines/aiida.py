@@ -318,7 +318,8 @@ class _Service:
         left = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if "verdi" in " ".join(process.cmdline()) and process.environ().get("AIIDA_PATH") == str(self.home):
+                command = " ".join(process.cmdline())
+                if ("verdi" in command or "circus" in command) and process.environ().get("AIIDA_PATH") == str(self.home):
                     process.kill()
                     left.append(process)
         psutil.wait_procs(left, timeout=10)
