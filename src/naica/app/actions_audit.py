@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from naica.app.answer import Answer, Table
 from naica.app.requests_screen import AuditRequest, OpinionRequest
 from naica.app.wording import milli, signed
-
-if TYPE_CHECKING:
-    from naica.app.terminal import Report
 
 _SHOWN = 12
 
@@ -37,7 +35,7 @@ def audit(request: AuditRequest) -> Answer:
     return Answer(data, (said, table, *wrong[:_SHOWN], *more), tuple(remarks[:_SHOWN]), exit_code=2 if wrong else 0)
 
 
-def opinion(request: OpinionRequest, report: Report | None = None) -> Answer:
+def opinion(request: OpinionRequest, report: Callable[[int, int, str], None] | None = None) -> Answer:
     """Compute the second opinion and tell where the two levels agree."""
     from naica.discover.opinion import ask
     from naica.potential.calculators import CALCULATORS

@@ -166,7 +166,8 @@ def _explained(problem: Any) -> str:
     place = [str(p) for p in problem["loc"]]
     key = ".".join(place) or "file"
     if problem["type"] == "extra_forbidden":
-        section = {"rule": Rule, "elements": Elements, "show": Show}.get(place[0], ScreenConfig) if len(place) > 1 else ScreenConfig
+        sections: dict[str, type[Section]] = {"rule": Rule, "elements": Elements, "show": Show}
+        section = sections.get(place[0], ScreenConfig) if len(place) > 1 else ScreenConfig
         near = get_close_matches(place[-1], section.model_fields, n=1, cutoff=0.5)
         return f"unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(section.model_fields)}")
     return f"{key}: {problem['msg'].removeprefix('Value error, ')}"
