@@ -31,6 +31,7 @@ def test_an_unstable_phase_and_one_that_is_no_entry(naica, table):
     found = naica("hull", table, "--formula", "MgAl4O7", "--json").json["formula"]
     assert found["window"] is None
     assert found["synthesis"]["depth"] < 0
+    assert found["reaction"].startswith("MgAl4O7 → ")
     absent = naica("hull", table, "--formula", "Mg3Al2O6", "--json").json["formula"]
     assert absent["synthesis"] is None
     assert {p["formula"]: p["fraction"] for p in absent["decomposition"]} == pytest.approx({"MgAl2O4": 7 / 11, "MgO": 4 / 11})

@@ -115,6 +115,14 @@ def test_a_campaign_stops_by_its_rule_goes_on_without_it_and_tells_both_hulls(tm
     assert sum(r["chosen"]["n"] + r["control"]["n"] for r in whole) == sum(r["picked"] for r in story["rounds"]) == 10
     assert sum(r["chosen"]["hits"] + r["control"]["hits"] for r in whole) == sum(r["hits"] for r in story["rounds"])
     assert set(story["scaling"]) == {"picks", "held_out"}
+    for find in story["finds"]:
+        if find["window"] is not None:
+            assert all(low <= high <= 1e-9 for low, high in find["window"].values())
+        assert all(route["margin"] >= 0 for route in find["routes"])
+    assert any(find["window"] for find in story["finds"])
+    assert any(
+        "Cu + Au" in r["reaction"] or "Au + " in r["reaction"] or "Cu + " in r["reaction"] for f in story["finds"] for r in f["routes"]
+    )
     said = sentences(story)
     assert any(line.startswith("hits by generator: prototype") for line in said)
     assert said[-1] == f"phases on the hull: 2 at the start, {len(stable)} now"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from naica.discover.hull import Hull
-from naica.discover.phases import balance, diagram, open_system, synthesis, window
+from naica.discover.phases import balance, diagram, falling_apart, open_system, synthesis, window
 from naica.errors import InputError
 
 ELEMENTS = ("Li", "Fe", "P", "O")
@@ -204,6 +204,12 @@ def test_balance_is_exact_and_unique() -> None:
     assert balance([[3, 1], [1, 3]], [1, 1]) == [Fraction(1, 4), Fraction(1, 4)]
     assert balance([[1, 1], [2, 2]], [1, 1]) is None
     assert balance([[1, 0]], [1, 1]) is None
+
+
+def test_a_decomposition_in_whole_numbers() -> None:
+    assert falling_apart(OXIDES, "MgAl4O7") in ("MgAl4O7 → MgAl2O4 + Al2O3", "MgAl4O7 → Al2O3 + MgAl2O4")
+    assert falling_apart(OXIDES, "MgAl2O4") == "MgAl2O4 → MgAl2O4"
+    assert set(falling_apart(OXIDES, "Mg3Al2O6").split(" → ")[1].split(" + ")) == {"MgAl2O4", "2MgO"}
 
 
 def test_bad_questions() -> None:

@@ -122,7 +122,7 @@ def _fits(start: Hull, formula: str) -> bool:
 # --- one composition -------------------------------------------------------------------------------------------------------------------
 def _about(judged: Hull, request: HullRequest) -> tuple[dict[str, Any], list[Table | str]]:
     """Hull energy, decomposition and potentials of a composition; window and reactions of its lowest entry, where it has one."""
-    from naica.discover.phases import ON_HULL, synthesis, window
+    from naica.discover.phases import ON_HULL, falling_apart, synthesis, window
 
     formula = str(request.formula)
     height = float(judged.energy([formula])[0])
@@ -135,8 +135,9 @@ def _about(judged: Hull, request: HullRequest) -> tuple[dict[str, Any], list[Tab
         "decomposition": [{"id": k, "formula": judged.formula(k), "fraction": v} for k, v in parts.items()],
         "chemical_potentials": {s: v - float(refs[s]) for s, v in mu.items()}, "window": None, "synthesis": None,
     }  # fmt: skip
+    data["reaction"] = falling_apart(judged, formula)
     mixture = " + ".join(f"{v:.3f} {judged.formula(k)}" for k, v in parts.items())
-    blocks: list[Table | str] = [f"{formula}: hull at {height:.4f} eV/atom, {mixture} (atomic fractions)"]
+    blocks: list[Table | str] = [f"{formula}: hull at {height:.4f} eV/atom, {mixture} (atomic fractions); {data['reaction']}"]
     try:
         row = judged.lowest(formula)
     except InputError:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations
 from math import comb, gcd, lcm
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ ON_HULL = 1e-6
 _SAME_PLANE = 1e-8
 _MOST_SETS = 300_000
 _POINTS_ON_LINE = 257
+_LISTED = 5  # most elements whose planes a hull can list
 
 
 # --- windows -------------------------------------------------------------------------------------------------------------------------
@@ -322,6 +324,40 @@ def synthesis(
     routes.sort(key=lambda r: (r.margin is not None and r.margin > ON_HULL, r.energy, str(r)))
     rivals = tuple((share, key, hull.formula(key)) for key, share in hull.decomposition_without(id).items())
     return Synthesis(id, hull.formula(id), -hull.separation(id), rivals, tuple(routes[:most]))
+
+
+def falling_apart(hull: Hull, formula: str | Mapping[str, float]) -> str:
+    """The decomposition of a composition on the hull as a reaction in whole numbers: ``MgAl4O7 → MgAl2O4 + Al2O3``.
+
+    Raises
+    ------
+    InputError
+        If the composition holds an element the hull lacks.
+    """
+    from naica.discover.proportions import amounts_table
+
+    target = amounts_table([formula], hull.elements)[1][0]
+    rows = [hull.row(key) for key in hull.decomposition(formula)]
+    shares = balance([hull.counts[r].tolist() for r in rows], target.tolist())
+    name = format_formula({s: int(n) for s, n in zip(hull.elements, target, strict=True) if n})
+    if shares is None:  # phases on one plane in more than one combination: the shares of atoms say all there is to say
+        return f"{name} → " + ", ".join(hull.formula(hull.ids[r]) for r in rows)
+    scale = lcm(*(a.denominator for a in shares))
+    parts = [(int(a * scale), hull.formula(hull.ids[r])) for a, r in zip(shares, rows, strict=True) if a]
+    return f"{scale if scale > 1 else ''}{name} → " + " + ".join(f"{n if n > 1 else ''}{f}" for n, f in parts)
+
+
+def hints(hull: Hull, id: str, most: int = 3) -> dict[str, Any]:
+    """Window and best routes of a phase as plain data: `window` (element → lowest and highest Δμ, None off the hull or with more than
+    five elements) and `routes` (reaction, energy in eV/atom, margin) of one or two reactants.
+    """
+    held = int(np.count_nonzero(hull.counts[hull.row(id)]))
+    there = held <= _LISTED and float(hull.above_hull[hull.row(id)]) <= ON_HULL
+    made = synthesis(hull, id, reactants=2, most=most) if held > 1 else None
+    return {
+        "window": {s: list(ends) for s, ends in window(hull, id).ranges.items()} if there else None,
+        "routes": [{"reaction": str(r), "energy": r.energy, "margin": r.margin} for r in made.routes] if made else [],
+    }
 
 
 def _balanced(
