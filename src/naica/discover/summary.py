@@ -17,6 +17,7 @@ from naica.discover.judge import HullJudge, LabelJudge
 from naica.discover.learning import Trial, held_out_error, hit_rates, rate, scaling, stop_reason
 from naica.discover.ledger import Entry, Ledger
 from naica.discover.opinion import verdicts
+from naica.discover.phases import hints
 from naica.discover.recipes import Recipe
 from naica.discover.throughput import stage_costs
 from naica.discover.trail import trail
@@ -359,7 +360,9 @@ class _Story:
         candidate = self.picked[entry.key]
         judge = self.judge(self.n_rounds)
         separation, competing = None, []
+        making: dict[str, Any] = {"window": None, "routes": []}
         if isinstance(judge, HullJudge):
+            making = hints(judge.hull, entry.key)
             separation, phases = judge.hull.separation(entry.key), judge.hull.decomposition_without(entry.key)
             competing = [{"formula": self.formulas[k], "id": k, "fraction": f} for k, f in sorted(phases.items(), key=lambda p: -p[1])]
         facts: dict[str, Any] = {
@@ -369,7 +372,7 @@ class _Story:
             "sigma": self._oracle_sigma(), "model_sigma": candidate.sigma, "competing": competing, "lineage": self._lineage(candidate),
             "level": self.level, "novelty": self.verdicts.get(entry.key),
             "repeats": [k for k, same in self.repeats.items() if same == entry.key],
-            "n_atoms": len(entry.crystal), "seconds": entry.seconds,
+            "n_atoms": len(entry.crystal), "seconds": entry.seconds, **making,
         }  # fmt: skip
         return {**facts, **_structure(entry, structures)}
 
