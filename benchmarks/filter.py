@@ -51,7 +51,8 @@ def perovskites(args: argparse.Namespace) -> dict[str, Any]:
     table = load_set("perovskites")
     actual = np.asarray(table.column("e_form"), dtype=float)
     order = np.random.default_rng(args.seed).permutation(len(table))
-    start, rest = order[: round(0.05 * len(table))], np.sort(order[round(0.05 * len(table)) :])
+    known_rows = round(0.05 * len(table))
+    start, rest = order[:known_rows], np.sort(order[known_rows:][: args.rows])
     place = args.out / f"perovskites-{args.seed}"
     if not (place / "model").exists():
         known: CrystalTable = table.take(np.sort(start))
@@ -292,6 +293,7 @@ def main() -> None:
     parser.add_argument("--fmax", type=float, default=0.05)
     parser.add_argument("--volumes", type=int, default=11)
     parser.add_argument("--visits", type=int, default=30_000)
+    parser.add_argument("--rows", type=int, default=None, help="judge so many perovskites (default: all)")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     began = time.process_time()
