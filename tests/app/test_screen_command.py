@@ -76,6 +76,8 @@ def test_a_folder_with_everything(naica: Callable[..., Any], table: Path, tmp_pa
     found = read(tmp_path / "one.cif")
     assert isinstance(found, Crystal)
     assert found.formula == "MoS2"
+    line = json.loads((out / "hits.optimade.jsonl").read_text().splitlines()[2])
+    assert (line["id"], line["attributes"]["_naica_dimensionality"]) == ("mos2", "2D")
     told = json.loads((out / "screen.json").read_text())
     assert told["hits"][0]["known"]["match"] == "t:mos2"
 

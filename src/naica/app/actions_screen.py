@@ -105,8 +105,8 @@ def _compared(found: Screened, known: Sequence[str]) -> dict[str, dict[str, Any]
 
 # --- files ----------------------------------------------------------------------------------------------------------------------------
 def write_screen(found: Screened, config: ScreenConfig, beside: Mapping[str, Mapping[str, Any]], out: Path) -> list[Path]:
-    """Write what stayed: one file where `out` ends in .csv, .parquet or .json, else a folder with all of these, a zip of CIFs, the
-    rejected rows and the screen itself.
+    """Write what stayed: one file where `out` ends in .csv, .parquet or .json, else a folder with all of these, a zip of CIFs,
+    OPTIMADE lines, the rejected rows and the screen itself.
 
     Raises
     ------
@@ -129,10 +129,20 @@ def write_screen(found: Screened, config: ScreenConfig, beside: Mapping[str, Map
             writer.writerow(("id", "formula", "condition", "reason"))
             writer.writerows((o.id, o.formula, o.step, o.reason) for o in found.rejected)
         files += [out / "screen.json", out / "screen-file.json", out / "rejected.csv"]
+        files.append(_optimade(found, rows, out / "hits.optimade.jsonl"))
         named = [(f"{row['formula']}-{row['id']}", crystal) for row, crystal in zip(rows, found.table, strict=True)]
         return [*files, *([write_cif_zip(named, out / "hits-cif.zip")] if named else [])]
     except OSError as error:
         raise RunError(f"cannot write {out}: {error.strerror or error}; name another place with --out") from error
+
+
+def _optimade(found: Screened, rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    from naica.app.optimade import Entry, write_optimade
+
+    names = [n for n in (rows[0] if rows else ()) if n not in ("id", "formula")]
+    definitions = {n: (found.units.get(n, "").replace("1", ""), found.levels.get(n, "of the screen " + found.title)) for n in names}
+    entries = [Entry(str(row["id"]), c, {n: row[n] for n in names}) for row, c in zip(rows, found.table, strict=True)]
+    return write_optimade(entries, definitions, path)
 
 
 def _one_file(found: Screened, rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
