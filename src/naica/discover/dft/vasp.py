@@ -43,7 +43,7 @@ class VaspRun:
     """What a ``vasprun.xml`` tells.
 
     `energy` in eV for the cell (extrapolated to zero width), `forces` (n, 3) eV/Å, `stress` (3, 3) eV/Å³, `gap` eV; `electronic` and
-    `ionic` say what converged; `hubbard_u` in eV by element, `potentials` as named in the file.
+    `ionic` say what converged, `steps` how often atoms moved; `hubbard_u` in eV by element, `potentials` as named in the file.
     """
 
     crystal: Crystal
@@ -53,6 +53,7 @@ class VaspRun:
     gap: float | None
     electronic: bool
     ionic: bool
+    steps: int
     functional: str
     cutoff: float
     hubbard_u: Mapping[str, float]
@@ -95,6 +96,7 @@ def read_vasp(path: str | Path) -> VaspRun:
         gap,
         bool(run.converged_electronic),
         bool(run.converged_ionic),
+        len(run.ionic_steps),
         _functional(run),
         float(run.parameters.get("ENMAX", run.incar.get("ENCUT", np.nan))),
         u,
@@ -312,7 +314,7 @@ def _unfinished(run: VaspRun, kind: str) -> str:
     if not run.electronic:
         return "SCF run NOT converged: the last electronic loop used all its steps"
     if not run.ionic and kind == "relax":
-        return "not converged in 1 steps: the ionic steps are used up"
+        return f"not converged in {run.steps} steps: the ionic steps are used up"
     return ""
 
 
