@@ -288,7 +288,8 @@ class _Service:
                 self._sweep()
             self.client.start_daemon(1, timeout=int(max(self.engine.patience, 30)))
             self.started = True
-            broker, end = self.manager.get_broker(), time.monotonic() + self.engine.patience
+            broker: Any = self.manager.get_broker()
+            end = time.monotonic() + self.engine.patience
             while hasattr(broker, "check_service_reachable") and not broker.check_service_reachable() and time.monotonic() < end:
                 time.sleep(_TICK)
 
@@ -369,7 +370,8 @@ class _Service:
             "call": _dict(call),
             "metadata": {"label": label, "description": f"{crystal.formula}: {protocol}"[:250], "options": self._options(files)},
         }
-        return int(submit(CalculationFactory("naica.call"), inputs).pk)
+        calculation: Any = CalculationFactory("naica.call")
+        return int(submit(calculation, inputs).pk or 0)
 
     def _work(self, work: Callable[..., Any], protocol: Mapping[str, Any]) -> tuple[Any, Any]:
         """Protocol and work as nodes, the same ones for all calls."""
@@ -420,7 +422,7 @@ class _Service:
         from aiida.engine.processes.control import revive_processes
         from aiida.orm import load_node
 
-        stuck = [load_node(air[name]) for name, state in self.states(air).items() if state == "created"]
+        stuck: list[Any] = [load_node(air[name]) for name, state in self.states(air).items() if state == "created"]
         if stuck:
             with suppress(Exception):
                 revive_processes(stuck)

@@ -38,7 +38,7 @@ class OracleCall(CalcJob):
     """One call: what is asked, of whom, and what came of it."""
 
     @classmethod
-    def define(cls, spec: CalcJobProcessSpec) -> None:
+    def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
         """Inputs, outputs and exit codes."""
         super().define(spec)
         spec.input("structure", valid_type=StructureData, help="the crystal that is asked about")
@@ -48,8 +48,9 @@ class OracleCall(CalcJob):
         spec.output("result", valid_type=Dict, help="status, reason, energy (eV, whole cell), level, seconds, attempts")
         spec.output("structure", valid_type=StructureData, required=False, help="the crystal that came out, if it was relaxed")
         spec.output("arrays", valid_type=ArrayData, required=False, help="forces (n, 3) eV/Å and stress (3, 3) eV/Å³")
-        spec.inputs["metadata"]["options"]["parser_name"].default = "naica.call"
-        spec.inputs["metadata"]["options"]["resources"].default = {"num_machines": 1, "num_mpiprocs_per_machine": 1}
+        options: Any = spec.inputs["metadata"]["options"]  # type: ignore[index]
+        options["parser_name"].default = "naica.call"
+        options["resources"].default = {"num_machines": 1, "num_mpiprocs_per_machine": 1}
         spec.exit_code(300, "ERROR_NO_OUTCOME", message="the job ended without an outcome (killed, out of time or memory, or misinstalled)")
         spec.exit_code(400, "ERROR_NOT_CONVERGED", message="the call ended without a usable result: {reason}")
 
@@ -75,7 +76,7 @@ class OracleCallParser(Parser):
     def parse(self, **_: Any) -> ExitCode | None:
         """Nodes of a finished job, or an exit code that says why there are none."""
         try:
-            outcome = json.loads(self.retrieved.base.repository.get_object_content("outcome.json"))
+            outcome = json.loads(self.retrieved.base.repository.get_object_content("outcome.json", mode="r"))
         except (OSError, ValueError):
             return self.exit_codes.ERROR_NO_OUTCOME
         crystal = outcome.pop("crystal", None)

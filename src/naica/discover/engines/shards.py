@@ -96,7 +96,7 @@ def write(work: Callable[[Any], Columns], piece: Any, path: Path) -> None:
     aside = path.with_name(f".{path.stem}.{os.uname().nodename}.{os.getpid()}.npz")
     try:
         with aside.open("wb") as handle:
-            np.savez(handle, **columns)
+            np.savez(handle, allow_pickle=False, **dict[str, Any](columns))
             handle.flush()
             os.fsync(handle.fileno())
         aside.replace(path)
