@@ -31,8 +31,7 @@ import numpy as np
 from naica.data import dataset
 from naica.data.registry import load_set
 from naica.data.splits import md5_part
-from naica.discover.first_look import PairEnergies
-from naica.discover.hull import Hull
+from naica.discover.first_look import PairEnergies, complete_hull, shipped
 from naica.discover.mass import BYTES, Best, MassRun, formula_codes, hull_distance, prototype_blocks, substitution_blocks
 from naica.discover.recipes import realise
 from naica.structure.composition import parse_formula, reduced
@@ -124,7 +123,7 @@ def main() -> None:
     energies = np.array([float(r["Ef"]) for r in rows])
     elements = [e.symbol for e in table() if e.oxidation_states and e.number < 95]
     seen = [f for f, h in zip(named, hidden, strict=True) if not h]
-    hull = Hull([*seen, *elements], [*energies[~hidden], *np.zeros(len(elements))])
+    hull = complete_hull(seen, energies[~hidden], shipped(), elements)
     dropped: Counter[str] = Counter()
 
     made = 0

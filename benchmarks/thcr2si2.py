@@ -30,7 +30,7 @@ from campaign_scale import compositions
 
 from naica.data import CrystalTable
 from naica.data.registry import load_set
-from naica.discover.first_look import PairEnergies
+from naica.discover.first_look import PairEnergies, complete_hull
 from naica.discover.hull import Hull
 from naica.discover.mass import hull_distance
 from naica.discover.recipes import Recipe, realise
@@ -87,7 +87,10 @@ def network(hidden: set[str], rows: int, epochs: int, out: Path) -> Any:
     from naica.data.splits import Split
     from naica.training.config import TrainConfig
     from naica.training.run import train
+    from naica.training.zoo import load
 
+    if (out / "model").exists():
+        return load(out / "model")
     data = load_set("mp_formation")
     formulas = np.array(data.formulas)
     usable = np.flatnonzero((data.flat()[0] <= 12) & ~np.isin(formulas, sorted(hidden)) & np.isfinite(data.column("e_form")))
@@ -132,13 +135,13 @@ def main() -> None:
     label = prototype_label(prototype(NAME).crystal())
     rows = compositions()
     names, energies = [r["formula"] for r in rows], np.array([float(r["Ef"]) for r in rows])
-    elements = [e.symbol for e in table() if e.oxidation_states and e.number < 95 and e.number not in range(84, 90)]
+    elements = [e.symbol for e in table() if e.oxidation_states and e.number < 95 and e.group != 18 and e.number not in range(84, 90)]
     every = [e.symbol for e in table()]
     whole = Hull([*names, *every], [*energies, *np.zeros(len(every))])
     known, hidden, told = truth(whole, label)
     seen = ~np.isin(names, sorted(hidden))
-    hull = Hull([*np.array(names)[seen].tolist(), *every], [*energies[seen], *np.zeros(len(every))])
     pairs = PairEnergies.fit(np.array(names)[seen].tolist(), energies[seen])
+    hull = complete_hull(np.array(names)[seen].tolist(), energies[seen], pairs, every)
     numbers = np.array([element(s).number for s in elements], dtype=np.uint8)
     grid = np.stack(np.meshgrid(numbers, numbers, numbers, indexing="ij"), axis=-1).reshape(-1, 3)
     grid = grid[(grid[:, 0] != grid[:, 1]) & (grid[:, 0] != grid[:, 2]) & (grid[:, 1] != grid[:, 2])]

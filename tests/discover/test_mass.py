@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from naica.discover import mass
 from naica.discover.enumeration import is_allowed, prototype_recipes
-from naica.discover.first_look import PairEnergies, shipped
+from naica.discover.first_look import PairEnergies, complete_hull, shipped
 from naica.discover.hull import Hull
 from naica.discover.mass import (
     Filled,
@@ -250,3 +250,14 @@ def test_the_shipped_tables_know_strong_from_weak() -> None:
     assert pairs.error < 0.2
     mgo, cuau, libi = pairs.of(["MgO", "CuAu", "Li3Bi"])
     assert mgo < -2 < libi < cuau < 0.3
+
+
+def test_gaps_of_a_hull_are_filled_and_what_is_known_stays() -> None:
+    elements = ["Li", "Gd", "F"]
+    bare = Hull([*elements, "LiF"], [0.0, 0.0, 0.0, -3.1])
+    filled = complete_hull(["LiF"], np.array([-3.1]), shipped(), elements)
+    assert bare.energy(["GdF3"])[0] == pytest.approx(0.0)
+    assert filled.energy(["GdF3"])[0] < -3
+    # LiF is known, so no prediction stands beside it
+    assert filled.energy(["LiF"])[0] == pytest.approx(-3.1)
+    assert filled.energy(["Li"])[0] == pytest.approx(0.0)

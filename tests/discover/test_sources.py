@@ -10,7 +10,8 @@ from naica.data import CrystalTable, Label, Level
 from naica.discover.campaign import Campaign
 from naica.discover.compositions import OxidationRule, stand_in
 from naica.discover.config import parse_config
-from naica.discover.ledger import Ledger
+from naica.discover.judge import HullJudge
+from naica.discover.ledger import Entry, Ledger
 from naica.errors import ConfigError
 from naica.structure import Crystal
 from naica.structure.prototypes import FAMILIES, PROTOTYPES, prototype
@@ -157,6 +158,13 @@ def test_parents_from_a_table_and_a_first_look(tmp_path: Path) -> None:
     assert len(best) == 3
     assert looked.counts["first look"]["kept"] == 3
     assert all(_made(o).formula in ("MgO", "MgS", "MgO2", "MgS2", "MgSO3", "SO2", "SO3", "Mg2S", "MgSO4") for o in best)
+    # with a hull of its own, a campaign ranks by the distance from it
+    symbols = ("Mg", "O", "S")
+    pure = [Crystal.from_fractional([s], [[0, 0, 0]], 2.6 * np.eye(3)) for s in symbols]
+    judge = HullJudge([Entry(s, 0, 0.0, c, 0.0) for s, c in zip(symbols, pure, strict=True)], symbols, 0.001)
+    by_hull = Sources(parse_config({**ions, "generate": {**wants, "first_look": 50}}), tmp_path / "hull", judge, frozenset({"MgO"}), {})
+    assert "MgO" not in {_made(o).formula for o in by_hull.offers(1)}
+    assert by_hull.counts["first look"]["known"] > 0
     with pytest.raises(ConfigError, match="cannot be used"):
         list(Sources(parse_config({**ions, "generate": {**wants, "parents": ["no-such-set"]}}), None, None, frozenset(), {}).offers(1))
 

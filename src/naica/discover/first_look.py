@@ -21,6 +21,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from naica.discover.compositions import Formulas, OxidationRule
+from naica.discover.hull import Hull
 from naica.discover.proportions import amounts_table
 from naica.discover.volume import electronegativities
 from naica.errors import InputError
@@ -101,6 +103,21 @@ def shipped() -> PairEnergies:
     """The tables that come with naica: fitted by ``benchmarks/campaign_scale.py --fit`` to formulas of the Materials Project (PBE)."""
     with (files("naica.discover") / "pair_energies.npz").open("rb") as handle, np.load(handle) as raw:
         return PairEnergies(raw["tables"].astype(np.float32), float(raw["error"]), int(raw["rows"]))
+
+
+def complete_hull(formulas: Sequence[str], energies: Array, pairs: PairEnergies, elements: Sequence[str], margin: float = 0.1) -> Hull:
+    """A hull of known formation energies (eV/atom) whose gaps are filled: what to measure a first look against.
+
+    A table of known phases that lacks GdF3 puts every fluoride of gadolinium far below its hull; a ranking by distance would be made of such
+    gaps. So each binary formula that balances strictly and is not in the table stands in it at its predicted energy plus `margin`, about the
+    error of the prediction. Elements are at zero.
+    """
+    have = set(formulas)
+    absent = list(Formulas(tuple(elements), (2,), OxidationRule(relaxed=0, zero="none"), known=frozenset(have)))
+    guessed = pairs.of(absent).astype(np.float64) + margin if absent else np.zeros(0)
+    below = guessed < 0
+    names = [*formulas, *elements, *(f for f, b in zip(absent, below, strict=True) if b)]
+    return Hull(names, np.concatenate([np.asarray(energies, dtype=np.float64), np.zeros(len(elements)), guessed[below]]))
 
 
 def _as_pairs(formulas: Sequence[str]) -> tuple[NDArray[np.int64], Array]:

@@ -209,11 +209,15 @@ class Sources:
             yield Offer(one.recipe.origin, one.recipe.parent, one.recipe, structure, one.likelihood or None)
 
     def _distance(self) -> Any:
-        """Distance from the campaign's own hull, for arrays; the formation energy itself without one."""
+        """Distance from the campaign's own hull with its gaps filled, for arrays; the formation energy itself without a hull."""
+        from naica.discover.first_look import complete_hull, shipped
         from naica.discover.judge import HullJudge
         from naica.discover.mass import hull_distance
 
-        return hull_distance(self.judge.hull) if isinstance(self.judge, HullJudge) else None
+        if not isinstance(self.judge, HullJudge):
+            return None
+        hull = self.judge.hull
+        return hull_distance(complete_hull([hull.formula(i) for i in hull.ids], hull.formation_energies(), shipped(), self.config.elements))
 
     # --- compositions first --------------------------------------------------------------------------------------------------
     def compositions(self, round_: int) -> Iterator[Offer]:
