@@ -8,6 +8,7 @@ campaign that was killed and started anew pays twice.
 
 from __future__ import annotations
 
+import logging
 import pickle
 import queue
 import secrets
@@ -191,12 +192,25 @@ def _client(engine: EngineSection, workers: int, folder: Path, patience: float) 
     ours = {"distributed.scheduler.allowed-failures": _DEATHS, "distributed.comm.timeouts.connect": f"{patience:g}s"}
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(ours))
+        stack.enter_context(_quiet())
         if engine.scheduler:
             client = stack.enter_context(_reached(distributed, engine.scheduler, patience))
             yield client, None
         else:
             cluster = stack.enter_context(_queue(engine, folder) if engine.queue else _local(distributed, workers, folder))
             yield stack.enter_context(distributed.Client(cluster)), cluster
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What is wrong is said here, in a line; Dask's own log says it in pages."""
+    log = logging.getLogger("distributed")
+    before = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 @contextmanager
