@@ -146,3 +146,33 @@ def test_what_cannot_be_learned_is_told():
     with pytest.raises(ConfigError, match="predicts no S"):
         model(overlaps=False).predicted_overlap(labelled(0))
     assert other_errors(model(energies=False, overlaps=False), []) == {}
+
+
+@pytest.mark.parametrize("architecture", ["deeph2", "schnorb"])
+def test_band_forces_are_the_slopes_of_the_band_energy(architecture):
+    """64 bits, fixed k points, smooth filling, tables that end where nothing is left."""
+    from naica.hamiltonian.slopes import band_energy
+
+    draw, items = np.random.default_rng(1), []
+    for k in range(16):
+        cell = 2.8 * (1 + 0.01 * k) * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
+        crystal = Crystal.from_fractional([11, 17], np.array([[0, 0, 0], [0.5, 0.5, 0.5]]) + 0.02 * draw.normal(size=(2, 3)), cell)
+        items.append(brought_to_zero(source("slater-koster")(crystal, {"shells": "1s1p", "cutoff": 4.2}), False))
+    tables = TwoCentre.fit(items, "H"), TwoCentre.fit(items, "S")
+    salt, step, points = items[4].crystal, 1e-3, np.array([[0.1, 0.2, 0.3], [-0.4, 0.0, 0.2]])
+    torch.manual_seed(0)
+    small = {"channels": 4, "degree": 2, "blocks": 1, "heads": 1, "gaussians": 8, "cutoff": 4.0}
+    config = small if architecture == "deeph2" else SCHNORB | {"cutoff": 4.0}
+    m = HamiltonianModel(architecture, config, *tables).double()
+    found = band_energy(m, salt, points, temperature=2000.0)
+    np.testing.assert_allclose(found.forces.sum(0), 0, atol=1e-8)
+    assert np.abs(found.forces).max() > 0.01
+    for atom, axis in ((0, 1), (1, 0)):
+        ends = []
+        for sign in (1, -1):
+            moved = salt.positions.copy()
+            moved[atom, axis] += sign * step
+            ends.append(band_energy(m, salt.replace(positions=moved), points, temperature=2000.0).energy)
+        assert -(ends[0] - ends[1]) / (2 * step) == pytest.approx(found.forces[atom, axis], rel=5e-3, abs=5e-3)
+    with pytest.raises(InputError, match="superposed atoms"):
+        band_energy(HamiltonianModel("deeph2", small, tables[0], on_h0=True), salt)

@@ -90,11 +90,11 @@ def sample(
     there, back = torch.from_numpy(place[: len(rows)]), torch.from_numpy(place[len(rows) :])
     if values is None:
         return Sample(batch, there, back, rows, own)
-    hopping, on_site = (torch.from_numpy(_padded(matrices, layout, values, chosen)).to(dtype) for chosen in (rows, own))
+    hopping, on_site = (torch.from_numpy(padded(matrices, layout, values, chosen)).to(dtype) for chosen in (rows, own))
     found = Sample(batch, there, back, rows, own, hopping, on_site)
     if overlap:
         bare = averaged(matrices, ("S",))
-        found = replace(found, overlap=torch.from_numpy(_padded(bare, layout, bare.blocks["S"], rows)).to(dtype))
+        found = replace(found, overlap=torch.from_numpy(padded(bare, layout, bare.blocks["S"], rows)).to(dtype))
     if energy:
         if matrices.energy is None or matrices.forces is None:
             raise InputError(f"{matrices.crystal.formula} has no energy and forces to learn; make the set with forces = true")
@@ -103,7 +103,7 @@ def sample(
     return found
 
 
-def _padded(matrices: OrbitalMatrices, layout: BlockLayout, values: NDArray[Any], chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+def padded(matrices: OrbitalMatrices, layout: BlockLayout, values: NDArray[Any], chosen: NDArray[np.int64]) -> NDArray[np.float64]:
     """(P, components · n²) padded blocks of some pairs, kind of species by kind of species."""
     kinds = matrices.crystal.numbers[matrices.pairs[chosen]]
     components = 4 if matrices.spin else 1

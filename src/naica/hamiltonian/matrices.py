@@ -221,7 +221,7 @@ class OrbitalMatrices:
 
     # --- both halves -------------------------------------------------------------------------------------------------------
     @cached_property
-    def _elements(self) -> tuple[Ints, Ints, Ints, NDArray[np.bool_]]:
+    def elements(self) -> tuple[Ints, Ints, Ints, NDArray[np.bool_]]:
         """Of every number in `blocks`: its row and column in H(k), its pair, and whether its conjugate is another element."""
         counts = np.diff(self.starts)
         pair = np.repeat(np.arange(len(self.pairs)), counts)
@@ -233,7 +233,7 @@ class OrbitalMatrices:
 
     def at(self, kind: str, k: Sequence[float] | Array) -> sparse.csr_matrix:
         """(n, n) sparse matrix at a fractional k point."""
-        row, column, pair, twice = self._elements
+        row, column, pair, twice = self.elements
         phase = np.exp(2j * np.pi * (self.images @ np.asarray(k, dtype=np.float64)))[pair]
         values = self.blocks[kind] * phase
         rows = np.concatenate([row, column[twice]])
@@ -250,18 +250,18 @@ class OrbitalMatrices:
         """The μ (eV) that makes kind − against − μ S as small as can be: ⟨X, S⟩ / ⟨S, S⟩ over all elements."""
         if self.orthogonal:
             x = self.blocks[kind] - (self.blocks[against] if against else 0)
-            row, column, pair, _ = self._elements
+            row, column, pair, _ = self.elements
             diagonal = (row == column) & self.on_site[pair]
             return float(np.mean(x[diagonal]).real)
         x = self.blocks[kind] - (self.blocks[against] if against else 0)
-        weight = np.where(self._elements[3], 2.0, 1.0)
+        weight = np.where(self.elements[3], 2.0, 1.0)
         s = self.blocks["S"]
         return float(np.sum(weight * (x * s.conj()).real) / np.sum(weight * np.abs(s) ** 2))
 
     def shifted(self, mu: float) -> OrbitalMatrices:
         """The same with H − μ S, H0 untouched, and all energies on the new scale."""
         if self.orthogonal:
-            row, column, pair, _ = self._elements
+            row, column, pair, _ = self.elements
             change = mu * ((row == column) & self.on_site[pair])
         else:
             change = mu * self.blocks["S"]

@@ -108,14 +108,21 @@ class TwoCentre:
         """Å, of the farthest table."""
         return max((t.reach for t in self.pairs.values()), default=0.0)
 
-    def blocks(self, matrices: OrbitalMatrices) -> Array:
-        """Flat blocks for the pairs of some matrices (only structure, basis and pairs are read); of spinors the same for both spins."""
+    def blocks(self, matrices: OrbitalMatrices, vectors: Array | None = None) -> Array:
+        """Flat blocks for the pairs of some matrices (only structure, basis and pairs are read); of spinors the same for both spins.
+
+        Parameters
+        ----------
+        vectors : (P, 3) Å of the pairs, if they are not those of the structure
+        """
         if matrices.spin:
-            found = doubled(matrices, self.blocks(matrices.replace(spin=False, blocks={})))
+            found = doubled(matrices, self.blocks(matrices.replace(spin=False, blocks={}), vectors))
             return found.real if self.kind == "S" else found
         self._check(matrices.basis)
         numbers = matrices.crystal.numbers
         kinds = numbers[matrices.pairs]
+        bonds = matrices.vectors if vectors is None else vectors
+        lengths = np.linalg.norm(bonds, axis=1)
         result = np.zeros(int(matrices.starts[-1]))
         for a, b in np.unique(kinds, axis=0):
             chosen = np.flatnonzero((kinds == (a, b)).all(axis=1) & ~matrices.on_site)
@@ -123,8 +130,8 @@ class TwoCentre:
             key = (int(b), int(a)) if flip else (int(a), int(b))
             if not len(chosen) or key not in self.pairs:
                 continue
-            vectors = -matrices.vectors[chosen] if flip else matrices.vectors[chosen]
-            found = from_frames(self.pairs[key](matrices.distances[chosen]), vectors, self.basis[key[0]], self.basis[key[1]])
+            values = self.pairs[key](lengths[chosen])
+            found = from_frames(values, -bonds[chosen] if flip else bonds[chosen], self.basis[key[0]], self.basis[key[1]])
             found = found.transpose(0, 2, 1) if flip else found
             places = matrices.starts[chosen][:, None] + np.arange(found[0].size)
             result[places] = found.reshape(len(chosen), -1)

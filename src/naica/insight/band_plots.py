@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,7 +68,7 @@ def band_figure(
     for one in axes:
         one.spines[["top", "right"]].set_visible(False)
     if title:
-        main.set_title(title, fontsize=10, loc="left")
+        figure.suptitle(fill(title, 100), fontsize=9, x=0.02, ha="left")
     return figure
 
 
