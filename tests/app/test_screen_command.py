@@ -143,7 +143,9 @@ def test_an_export_for_a_referee(summary: dict[str, Any], tmp_path: Path) -> Non
         {
             "oracle": "other",
             "second": "r2SCAN",
-            "finds": [{"id": find["id"], "verdict": "only the first", "reason": "", "second_separation": 0.012}],
+            "agree": 0,
+            "of": 1,
+            "finds": [{"id": find["id"], "formula": "MgO", "verdict": "only the first", "reason": "", "second_separation": 0.012}],
         }
     ]
     page = render(summary)
@@ -155,6 +157,7 @@ def test_an_export_for_a_referee(summary: dict[str, Any], tmp_path: Path) -> Non
         "none added",
         "naica 0.1.0",
         "only the first: 12 meV/atom",
+        "calls 0 of 1 finds stable too. Not MgO.",
         "r2SCAN",
     ):
         assert said in page, said

@@ -153,6 +153,15 @@ def care(summary: Summary, finds: Sequence[Find]) -> list[Any]:
                     "Take {} as a question for a better calculation, not as an answer."
                 ).format(names, them)
             )
+    for told in summary.get("opinions") or ():
+        if told["of"]:
+            differ = [f["formula"] for f in told["finds"] if f["verdict"] == "only the first"]
+            said = Markup(" Not {}.").format(Markup(joined([str(formula(n)) for n in differ]))) if differ else ""
+            out.append(
+                Markup("A second opinion, {} on a hull of its own, calls {} of {} finds stable too.{}").format(
+                    told["second"], told["agree"], told["of"], said
+                )
+            )
     if any(not (r.get("arms") or {}).get("control", {}).get("n") for r in summary["rounds"]):
         out.append("Not every round had a control arm, so what random picks would have found is known only in part.")
     return out
