@@ -8,14 +8,15 @@ conjugate update (Gelman et al., Bayesian Data Analysis, 3rd ed., Sec. 3.3)::
     shift = Σ w z / (K + W),   scale² = [ K + Σ w (z − z̄)² + K W / (K + W) z̄² ] / (K + W) · (1 + 1 / (K + W)),   W = Σ w, K = STRENGTH.
 
 Results of earlier rounds count less (`FADE` a round), because another model predicted them. Where there are enough results of both kinds,
-the probabilities that follow are mapped once more by isotonic regression on hits and misses, together with pseudo-results, worth `STRENGTH`
-too, that say what the probability itself says; so few results change little, and the order of candidates by probability stays.
+and it helps on results left out, the probabilities that follow are mapped once more by isotonic regression on hits and misses, together
+with pseudo-results, worth `STRENGTH` too, that say what the probability itself says; so few results change little, and the order of
+candidates by probability stays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -34,6 +35,7 @@ FADE = 0.7
 _FARTHEST = 4.0  # robust widths from the median: one blunder must not widen all bars
 _FEW_OF_A_KIND = 5
 _ISOTONIC_LEAST = 30
+_FOLDS = 5
 _EDGES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
@@ -131,7 +133,7 @@ def recalibrate(past: Past, threshold: float, round_: int, method: Method = "iso
     if method == "scale" or len(known) < _ISOTONIC_LEAST or min(hits.sum(), (~hits).sum()) < _FEW_OF_A_KIND:
         return found
     plain = found.probability(past.distance[known], past.sigma[known], threshold)
-    return Recalibration(shift, scale, _isotonic(plain, hits, weight), len(known))
+    return replace(found, knots=_isotonic(plain, hits, weight)) if _worth_mapping(plain, hits, weight) else found
 
 
 def _tamed(z: Floats) -> Floats:
@@ -147,6 +149,20 @@ def _centre_and_width(z: Floats, weight: Floats) -> tuple[float, float]:
     both = STRENGTH + total
     square = (STRENGTH + float((weight * (z - mean) ** 2).sum()) + STRENGTH * total / both * mean**2) / both
     return total * mean / both, float(np.sqrt(square * (1 + 1 / both)))
+
+
+def _worth_mapping(probability: Floats, hits: NDArray[np.bool_], weight: Floats) -> bool:
+    """Whether the map lowers the Brier score of results it was not fitted to (each fifth in turn), by more than one standard error.
+
+    Probabilities that are right already would only be made noisier.
+    """
+    mapped = np.empty(len(probability))
+    for fold in range(_FOLDS):
+        aside = np.arange(len(probability)) % _FOLDS == fold
+        x, y = np.array(_isotonic(probability[~aside], hits[~aside], weight[~aside])).T
+        mapped[aside] = np.interp(probability[aside], x, y)
+    gain = weight / weight.mean() * ((probability - hits) ** 2 - (mapped - hits) ** 2)
+    return bool(gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)))
 
 
 def _isotonic(probability: Floats, hits: NDArray[np.bool_], weight: Floats) -> tuple[tuple[float, float], ...]:
