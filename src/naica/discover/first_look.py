@@ -26,7 +26,7 @@ from naica.discover.hull import Hull
 from naica.discover.proportions import amounts_table
 from naica.discover.volume import electronegativities
 from naica.errors import InputError
-from naica.structure.elements import table
+from naica.structure.elements import element, table
 
 Array = NDArray[np.float64]
 
@@ -108,9 +108,9 @@ def shipped() -> PairEnergies:
 def complete_hull(formulas: Sequence[str], energies: Array, pairs: PairEnergies, elements: Sequence[str], margin: float = 0.1) -> Hull:
     """A hull of known formation energies (eV/atom) whose gaps are filled: what to measure a first look against.
 
-    A table of known phases that lacks GdF3 puts every fluoride of gadolinium far below its hull; a ranking by distance would be made of such
-    gaps. So each binary formula that balances strictly and is not in the table stands in it at its predicted energy plus `margin`, about the
-    error of the prediction. Elements are at zero.
+    A table of known phases that lacks GdF3 puts every fluoride of gadolinium far below its hull; a ranking by distance would be made of
+    such gaps. So each binary formula that balances strictly and is not in the table stands in it at its predicted energy plus `margin`,
+    about the error of the prediction. Elements are at zero.
     """
     have = set(formulas)
     absent = list(Formulas(tuple(elements), (2,), OxidationRule(relaxed=0, zero="none"), known=frozenset(have)))
@@ -118,6 +118,81 @@ def complete_hull(formulas: Sequence[str], energies: Array, pairs: PairEnergies,
     below = guessed < 0
     names = [*formulas, *elements, *(f for f, b in zip(absent, below, strict=True) if b)]
     return Hull(names, np.concatenate([np.asarray(energies, dtype=np.float64), np.zeros(len(elements)), guessed[below]]))
+
+
+@dataclass(frozen=True, eq=False)
+class BinaryHulls:
+    """What the binary systems alone allow: hull energies (104, 104, GRID + 1) in eV/atom of each pair at evenly spaced fractions of the
+    second element. An upper bound of the hull for any formula, by table look-up.
+    """
+
+    tables: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, hull: Hull) -> BinaryHulls:
+        """From the binary entries of a hull of formation energies."""
+        numbers = np.array([element(s).number for s in hull.elements])
+        energies = hull.formation_energies()
+        points: dict[tuple[int, int], list[tuple[float, float]]] = {}
+        for row in np.flatnonzero(((hull.counts > 0).sum(axis=1) == 2) & (energies < 0)).tolist():
+            i, j = np.flatnonzero(hull.counts[row])
+            x = float(hull.counts[row, j] / hull.counts[row].sum())
+            points.setdefault((int(numbers[i]), int(numbers[j])), []).append((x, float(energies[row])))
+        grid = np.linspace(0, 1, GRID + 1)
+        tables = np.zeros((_N, _N, GRID + 1), dtype=np.float32)
+        for (a, b), own in points.items():
+            corners = _lower(sorted([(0.0, 0.0), *own, (1.0, 0.0)]))
+            tables[a, b] = np.interp(grid, *zip(*corners, strict=True))
+            tables[b, a] = tables[a, b, ::-1]
+        return cls(tables)
+
+    def bound(self, numbers: NDArray[np.integer], fractions: NDArray[np.floating]) -> NDArray[np.float32]:
+        """(n,) eV/atom that a formula reaches as a mixture of binaries: its most electronegative element is shared out among the others in
+        proportion to their amounts and highest states. Elements (n, k), 0 for none, and fractions (n, k).
+        """
+        z, x = numbers.astype(np.int64), fractions.astype(np.float32)
+        rows = np.arange(len(z))
+        anion = np.where(x > 0, _negativity()[z], -np.inf).argmax(axis=1)
+        share = x * _highest_state()[z]
+        share[rows, anion] = 0
+        share *= (x[rows, anion] / np.maximum(share.sum(axis=1), 1e-9))[:, None]
+        out = np.zeros(len(z), dtype=np.float32)
+        flat, partner = self.tables.reshape(-1), z[rows, anion]
+        for k in range(z.shape[1]):
+            amount = np.where(share[:, k] > 0, x[:, k] + share[:, k], 1)
+            place = share[:, k] / amount * GRID
+            low = np.minimum(place.astype(np.int64), GRID - 1)
+            at = (z[:, k] * _N + partner) * (GRID + 1) + low
+            # between two points of the grid the chord lies above the hull, so this is a bound still
+            out += np.where(share[:, k] > 0, amount * (flat[at] + (place - low) * (flat[at + 1] - flat[at])), 0)
+        return out
+
+
+GRID = 60
+
+
+def _lower(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Corners of the lower convex hull of points sorted by x (Andrew's chain)."""
+    chain: list[tuple[float, float]] = []
+    for x, y in points:
+        while len(chain) > 1 and (chain[-1][1] - chain[-2][1]) * (x - chain[-2][0]) >= (y - chain[-2][1]) * (chain[-1][0] - chain[-2][0]):
+            chain.pop()
+        if chain and chain[-1][0] == x:
+            if y >= chain[-1][1]:
+                continue
+            chain.pop()
+        chain.append((x, y))
+    return chain
+
+
+@cache
+def _negativity() -> NDArray[np.float32]:
+    return np.nan_to_num(electronegativities(), nan=0.0).astype(np.float32)
+
+
+@cache
+def _highest_state() -> NDArray[np.float32]:
+    return np.array([1.0, *(max([*e.oxidation_states, 1]) for e in table())], dtype=np.float32)
 
 
 def _as_pairs(formulas: Sequence[str]) -> tuple[NDArray[np.int64], Array]:

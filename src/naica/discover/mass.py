@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from naica.discover.first_look import PairEnergies, shipped
+from naica.discover.first_look import BinaryHulls, PairEnergies, shipped
 from naica.discover.hull import Hull
 from naica.discover.recipes import PROTOTYPE, Recipe
 from naica.discover.substitution import THRESHOLD, SubstitutionTable, allowed_ions, ionic_parents
@@ -306,12 +306,14 @@ class MassRun:
     Parameters
     ----------
     folder : for runs and results; the same call goes on where it was stopped
-    distance : from the hull (see `Distance`); default the formation energy itself
+    distance : from the hull, asked of every candidate (see `Distance`, `binary_distance`); default the formation energy itself
+    exact : the same for the best 4 × `keep` only, which are then ranked anew by it (`hull_distance`)
     pairs : the tables of the first look; default those that come with naica
     keep, per_formula : how many candidates to rank, and how many of one formula
     unbalanced : eV/atom added to candidates whose charges do not balance
     known : reduced formulas to leave out
     chunk : candidates in memory at a time
+    stamp : says what the distances were made of; ranges ranked under another one are ranked anew
 
     Raises
     ------
@@ -321,12 +323,14 @@ class MassRun:
 
     folder: Path
     distance: Distance | None = None
+    exact: Distance | None = None
     pairs: PairEnergies = field(default_factory=shipped)
     keep: int = 10_000
     per_formula: int = 3
     unbalanced: float = 0.15
     known: Collection[str] = frozenset()
     chunk: int = 250_000
+    stamp: str = ""
     tick: Callable[[str, int], None] = lambda stage, done: None
     _frames: list[Frame | None] = field(default_factory=list)
     _groups: dict[str, int] = field(default_factory=dict)
@@ -359,6 +363,10 @@ class MassRun:
             total["frames"] += len(facts["frames"])
             self.tick("generate", int(total["made"]))
         return {**dict.fromkeys(("made", "distinct", "seconds", "frames"), 0), **total}
+
+    def reload(self) -> dict[str, float]:
+        """Read what earlier calls of `generate` wrote, without making anything; the same counts."""
+        return self.generate(_Done() for _ in sorted((self.folder / "runs").glob("*.json")))
 
     def _remember(self, number: int, frames: Sequence[Frame]) -> list[int]:
         """Number the frames of a block and the labels they bring; the numbers of their labels."""
@@ -406,7 +414,7 @@ class MassRun:
                 with np.load(path) as raw:
                     best, told = raw["best"], json.loads(str(raw["facts"]))
             else:
-                # nothing lies above zero on a hull: what is further than the last one held by its energy alone needs no hull
+                # a hull is nowhere above zero: what is further away than the last one held by its energy alone can be left out at once
                 worst = float(held[0]["distance"][-1]) if held and len(held[0]) == 4 * self.keep else np.inf
                 best, told = self._look(runs, low, high, amounts, known, worst)
                 _whole(path, lambda p, best=best, told=told: _save(p, best, told))  # type: ignore[misc]
@@ -414,16 +422,25 @@ class MassRun:
                 facts[name] += value
             held = [_top(np.concatenate([*held, best]), 4 * self.keep)]
             self.tick("rank", int(facts["distinct"]))
+        last = held[0] if held else np.empty(0, dtype=_BEST)
+        if self.exact is not None and len(last):
+            began = time.process_time()
+            last = last.copy()
+            above = self.exact(elements_of(last["key"]), amounts[last["frame"]], last["energy"])
+            last["distance"] = above + np.float32(self.unbalanced) * (last["balanced"] == 0)
+            last = _top(last[np.isfinite(last["distance"])], len(last))
+            facts["hull"] += len(above)
+            facts["hull_seconds"] += time.process_time() - began
         began = time.process_time()
-        ranked = self._ranked(held[0] if held else np.empty(0, dtype=_BEST), amounts)
+        ranked = self._ranked(last, amounts)
         facts["rank_seconds"] += time.process_time() - began
         zero = ("records", "distinct", "known", "hull", "merge_seconds", "look_seconds", "hull_seconds", "rank_seconds")
         return ranked, {**dict.fromkeys(zero, 0), **facts}
 
     def _same_ranking(self, known: NDArray[np.uint64]) -> None:
-        """Forget the ranges of a ranking with other settings. (The hull behind `distance` is up to the caller: one folder, one hull.)."""
+        """Forget the ranges of a ranking with other settings."""
         digest = hashlib.sha256(known.tobytes() + self.pairs.tables.tobytes()).hexdigest()[:16]
-        mine = json.dumps([self.keep, self.chunk, self.unbalanced, digest])
+        mine = json.dumps([self.keep, self.chunk, self.unbalanced, digest, self.stamp])
         note = self.folder / "best" / "settings.json"
         if not note.exists() or note.read_text(encoding="utf-8") != mine:
             _remove(self.folder / "best")
@@ -474,11 +491,8 @@ class MassRun:
         energy = self.pairs.energy(elements, counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
         near = energy <= worst
         key, more, elements, counts, energy = key[near], more[near], elements[near], counts[near], energy[near]
-        facts["look_seconds"] = time.process_time() - began
-        began = time.process_time()
         above = energy if self.distance is None else np.asarray(self.distance(elements, counts, energy), dtype=np.float32)
-        facts["hull"] = len(key)
-        facts["hull_seconds"] = time.process_time() - began
+        facts["look_seconds"] = time.process_time() - began
         began = time.process_time()
         out = np.empty(len(key), dtype=_BEST)
         out["key"], out["frame"], out["likelihood"], out["balanced"] = key, more["frame"], more["likelihood"], more["balanced"]
@@ -504,6 +518,13 @@ class MassRun:
             if len(chosen) == self.keep:
                 break
         return chosen
+
+
+class _Done:
+    """A block that is there already."""
+
+    def __call__(self) -> Iterable[Filled]:
+        raise RunError("a run of this folder is missing; generate the candidates anew")
 
 
 _BEST = np.dtype([("key", "<u8"), ("frame", "<u4"), ("likelihood", "<f4"), ("balanced", "u1"), ("energy", "<f4"), ("distance", "<f4")])
@@ -562,6 +583,22 @@ def _whole(path: Path, write: Callable[[Path], Any]) -> None:
         raise RunError(
             f"{path}: {error.strerror or error} ({free / 1e9:.1f} GB free there); finished blocks are kept: give the same command again"
         ) from error
+
+
+def binary_distance(hull: Hull) -> Distance:
+    """A `Distance` from what the binary systems of a hull allow, at table look-up's speed: no more than the distance from the hull itself.
+
+    NaN for candidates with an element that has no reference in the hull.
+    """
+    binaries = BinaryHulls.of(hull)
+    has = np.zeros(_MAX_NUMBER, dtype=bool)
+    has[[0, *(element(s).number for s in hull.elements)]] = True
+
+    def distance(elements: NDArray[np.uint8], amounts: NDArray[np.int64], energy: NDArray[np.float32]) -> NDArray[np.floating]:
+        above = energy - binaries.bound(elements, amounts / np.maximum(amounts.sum(axis=1, keepdims=True), 1))
+        return np.where(has[elements].all(axis=1), above, np.nan).astype(np.float32)
+
+    return distance
 
 
 def hull_distance(hull: Hull) -> Distance:

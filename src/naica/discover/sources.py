@@ -182,7 +182,7 @@ class Sources:
         assert self.folder is not None
         dropped: Counter[str] = Counter()
         run = MassRun(
-            self.folder / "first-look" / f"round-{round_:02d}", self._distance(), keep=want.first_look, known=self.formulas,
+            self.folder / "first-look" / f"round-{round_:02d}", **self._distances(), keep=want.first_look, known=self.formulas,
             tick=lambda stage, done: self.say(f"{stage}: {done:,}"),
         )  # fmt: skip
         sizes = frozenset(want.n_elements)
@@ -208,16 +208,19 @@ class Sources:
             structure = None if one.recipe.is_prototype else found.get(one.recipe.parent, self.parents.get(one.recipe.parent))
             yield Offer(one.recipe.origin, one.recipe.parent, one.recipe, structure, one.likelihood or None)
 
-    def _distance(self) -> Any:
-        """Distance from the campaign's own hull with its gaps filled, for arrays; the formation energy itself without a hull."""
+    def _distances(self) -> dict[str, Any]:
+        """Distances from the campaign's own hull with its gaps filled, for arrays; the formation energy itself without a hull."""
         from naica.discover.first_look import complete_hull, shipped
         from naica.discover.judge import HullJudge
-        from naica.discover.mass import hull_distance
+        from naica.discover.mass import binary_distance, hull_distance
 
         if not isinstance(self.judge, HullJudge):
-            return None
-        hull = self.judge.hull
-        return hull_distance(complete_hull([hull.formula(i) for i in hull.ids], hull.formation_energies(), shipped(), self.config.elements))
+            return {}
+        known = self.judge.hull
+        hull = complete_hull([known.formula(i) for i in known.ids], known.formation_energies(), shipped(), self.config.elements)
+        facts = repr((hull.elements, hull.counts.tolist(), hull.formation_energies().round(9).tolist()))
+        stamp = hashlib.sha256(facts.encode()).hexdigest()[:16]
+        return {"distance": binary_distance(hull), "exact": hull_distance(hull), "stamp": stamp}
 
     # --- compositions first --------------------------------------------------------------------------------------------------
     def compositions(self, round_: int) -> Iterator[Offer]:
