@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
+from naica.discover import facets as facets_module
 from naica.discover import hull as hull_module
 from naica.discover.hull import Hull
 from naica.errors import InputError
@@ -97,6 +98,29 @@ def test_compositions_on_the_boundary_of_the_space() -> None:
     small = Hull([formulas[k] for k in inside], energies[inside])
     asked = ["LiMg", "Li3Mg", "Li2Mg7", "Mg", "Li"]
     np.testing.assert_allclose(hull.energy(asked), small.energy(asked), atol=EXACT)
+
+
+@given(k=st.integers(2, 4), seed=st.integers(0, 10**6))
+@settings(max_examples=25, deadline=None)
+def test_short_cuts_give_the_facets_of_qhull(k: int, seed: int) -> None:
+    """One compound of all elements, and any two elements: the same heights as with the general construction."""
+    rng = np.random.default_rng(seed)
+    n = 1 if k > 2 else int(rng.integers(1, 12))
+    x = np.vstack([np.eye(k), rng.integers(1, 9, (n, k))])
+    x = np.unique(x / x.sum(axis=1, keepdims=True), axis=0)
+    energies = np.where(x.max(axis=1) == 1, 0.0, -rng.uniform(0.1, 2.0, len(x)))
+    quick = facets_module.lower_facets(x, energies)
+    assert quick is not None
+    corners = facets_module._simplices(x, energies)
+    assert corners is not None
+    volume = np.abs(np.linalg.det(x[corners]))
+    corners = corners[volume > 1e-12]
+    planes = np.linalg.solve(x[corners], energies[corners][..., None])[..., 0]
+    planes = planes[np.all(planes @ x.T <= energies + 1e-9, axis=1)]
+    asked = rng.dirichlet(np.ones(k), 50)
+    np.testing.assert_allclose(facets_module.summits(quick, asked), (asked @ planes.T).max(axis=1), atol=1e-10)
+    assert np.abs(np.linalg.det(x[quick.corners])).sum() == pytest.approx(1.0)
+    np.testing.assert_allclose(np.einsum("fk,fik->fi", quick.planes[quick.plane_of], x[quick.corners]), energies[quick.corners], atol=1e-10)
 
 
 # --- degenerate systems ----------------------------------------------------------------------------------------------------------

@@ -127,6 +127,8 @@ def lower_facets(fractions: Array, energies: Array) -> Facets | None:
     if k == 1:
         best = int(np.argmin(energies))
         return Facets(energies[[best], None].copy(), np.array([[best]]), np.zeros(1, np.int64))
+    if (simple := _alone(fractions, energies) or _chain(fractions, energies)) is not None:
+        return simple
     corners = _simplices(fractions, energies)
     if corners is None:
         return None
@@ -144,6 +146,49 @@ def lower_facets(fractions: Array, energies: Array) -> Facets | None:
     # rounding at 1e-10 merges the planes of coplanar simplices; the representative is one of them, not the rounded one
     _, first, plane_of = np.unique(np.round(planes, 10), axis=0, return_index=True, return_inverse=True)
     return Facets(np.ascontiguousarray(planes[first]), corners, plane_of.reshape(-1))
+
+
+def _alone(fractions: Array, energies: Array) -> Facets | None:
+    """The facets where one compound of all K elements is the only one: it replaces each element in turn. None for other systems."""
+    n, k = fractions.shape
+    if n != k + 1:
+        return None
+    pure = fractions.max(axis=1) == 1
+    if pure.sum() != k or energies[pure].any():
+        return None
+    (compound,) = np.flatnonzero(~pure).tolist()
+    x = fractions[compound]
+    if not x.all() or energies[compound] >= 0:
+        return None
+    rows = np.flatnonzero(pure)
+    elements = np.empty(k, dtype=np.int64)
+    elements[fractions[rows].argmax(axis=1)] = rows
+    corners = np.repeat(elements[None], k, axis=0)
+    np.fill_diagonal(corners, compound)
+    return Facets(np.diag(energies[compound] / x), corners, np.arange(k))
+
+
+def _chain(fractions: Array, energies: Array) -> Facets | None:
+    """The lower hull of two elements, by Andrew's monotone chain. None for more elements."""
+    if fractions.shape[1] != 2:
+        return None
+    x, e = fractions[:, 1].tolist(), energies.tolist()
+    kept: list[int] = []
+    for p in np.lexsort((energies, fractions[:, 1])).tolist():
+        if kept and x[kept[-1]] == x[p]:
+            continue
+        while len(kept) > 1:
+            a, b = kept[-2], kept[-1]
+            if (x[b] - x[a]) * (e[p] - e[a]) - (e[b] - e[a]) * (x[p] - x[a]) > 0:
+                break
+            kept.pop()
+        kept.append(p)
+    left, right = np.array(kept[:-1]), np.array(kept[1:])
+    slope = (energies[right] - energies[left]) / (fractions[right, 1] - fractions[left, 1])
+    # the line's ends at either element, each from the nearer point: no rounding at the elements themselves
+    first = energies[left] - slope * fractions[left, 1]
+    second = energies[right] + slope * fractions[right, 0]
+    return Facets(np.column_stack([first, second]), np.column_stack([left, right]), np.arange(len(left)))
 
 
 def _simplices(fractions: Array, energies: Array) -> Index | None:
