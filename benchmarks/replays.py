@@ -265,7 +265,7 @@ def replay_wbm(args: argparse.Namespace) -> None:
             done.append(kept)
             print(_line(kept), flush=True)
     (out / "results.json").write_text(json.dumps(_over_seeds(done), indent=1))
-    print(json.dumps(_over_seeds(done), indent=1))
+    print(f"mean and standard error over seeds: {out / 'results.json'}")
 
 
 def _line(r: dict[str, Any]) -> str:
