@@ -93,6 +93,21 @@ def _calibration(scores: Scores, truth: np.ndarray, stable: np.ndarray, n: int, 
     return {"results": n, "shift": reading.shift, "scale": reading.scale, "mapped": bool(reading.knots), **(told or {})}
 
 
+def _reread(scores: Scores, truth: np.ndarray, stable: np.ndarray, n: int, seed: int) -> dict[str, Any]:
+    """All predictions, read after n results drawn from among the better half, judged on rows not drawn; means over 20 draws."""
+    best = np.argsort(scores.distance)[: len(truth) // 2]
+    found = []
+    for draw in range(20):
+        drawn = np.random.default_rng(1000 * seed + draw).permutation(best)[:100]
+        reading = recalibrate(_past(scores, truth, drawn[:n]), 0.0, 2) if n else AS_PREDICTED
+        left = np.setdiff1d(np.arange(len(truth)), drawn)
+        told = scores_of(_past(scores, truth, left), [reading] * len(left), stable[left], 0.0)
+        assert told is not None
+        found.append([told[k] for k in ("brier", "calibration_error", "coverage_1", "coverage_2")] + [reading.shift, reading.scale])
+    names = ("brier", "calibration_error", "coverage_1", "coverage_2", "shift", "scale")
+    return {"results": n, **dict(zip(names, np.mean(found, axis=0).tolist(), strict=True))}
+
+
 def _past(scores: Scores, truth: np.ndarray, rows: np.ndarray) -> Past:
     return Past(scores.value[rows], scores.sigma[rows], scores.distance[rows], truth[rows], np.ones(len(rows), dtype=np.int64))
 
@@ -152,6 +167,10 @@ def wbm(args: argparse.Namespace) -> dict[str, Any]:
         "steps_mean": float(np.mean([g.steps for g in guesses.values()])),
         "cpu_seconds_per_relaxation": cost / len(ids) if cost > 1 else float(np.mean(seconds)),
         "translation_error": words.error if words else None,
+        "calibration": {
+            name: [_reread(told_, truth, above <= 0, n, args.seed) for n in (0, 25, 50, 100)]
+            for name, told_ in {"as proposed": scores, "relaxed": relaxed, "both": both}.items()
+        },
         "judges": {
             "ensemble, as proposed": _scored(scores.distance, above),
             f"ensemble, relaxed by {args.potential}": _scored(relaxed.distance, above),
