@@ -141,8 +141,8 @@ class BinaryHulls:
         grid = np.linspace(0, 1, GRID + 1)
         tables = np.zeros((_N, _N, GRID + 1), dtype=np.float32)
         for (a, b), own in points.items():
-            corners = _lower(sorted([(0.0, 0.0), *own, (1.0, 0.0)]))
-            tables[a, b] = np.interp(grid, *zip(*corners, strict=True))
+            corners = np.array(_lower(sorted([(0.0, 0.0), *own, (1.0, 0.0)])))
+            tables[a, b] = np.interp(grid, corners[:, 0], corners[:, 1])
             tables[b, a] = tables[a, b, ::-1]
         return cls(tables)
 

@@ -287,10 +287,10 @@ class PoolProposals:
         if round_ > 1:
             return
         start = self.start_structures()
-        formulas = self.table.formulas
+        named = self.table.formulas
         for id_ in sorted(self._rows):
             if id_ not in start:
-                yield Proposal(id_, b"", "pool", "", formulas[self._rows[id_]])
+                yield Proposal(id_, b"", "pool", "", named[self._rows[id_]])
 
     def realise(self, rows: Sequence[tuple[str, bytes]], ledger: Ledger) -> list[Crystal]:
         """Rows of the table."""
