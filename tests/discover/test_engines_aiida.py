@@ -125,3 +125,25 @@ def test_machine_restart(tmp_path: Path) -> None:
     again = drive.begun()
     assert sum(again.values()) <= 3 + 1, "only the call under way begins anew"
     assert again[crystals(3)["job-0"].hash] == 1
+
+
+@installed
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_matrices_by_aiida_are_those_of_the_pool(tmp_path: Path) -> None:
+    import numpy as np
+
+    from naica.discover.engines.matrices import AiidaMatrices
+    from naica.hamiltonian import workflow
+
+    one = crystals(1)["job-0"]
+    odd = one.replace(numbers=np.array([54]))
+    jobs, settings = {"gold": one, "odd": odd}, {"shells": "1s1p", "cutoff": 4.0}
+    engine = AiidaMatrices(EngineSection(name="aiida"), tmp_path / "set" / "engine", 2)
+    found = workflow.make(list(jobs.values()), tmp_path / "set", "slater-koster", settings, names=list(jobs), engine=engine, retries=0)
+    plain = workflow.make(list(jobs.values()), tmp_path / "plain", "slater-koster", settings, names=list(jobs), workers=1, retries=0)
+    assert sorted(found.names) == sorted(plain.names) == ["gold", "odd"]
+    for k, name in enumerate(found.names):
+        there = plain[list(plain.names).index(name)]
+        np.testing.assert_allclose(found[k].blocks["H"], there.blocks["H"], atol=1e-12)
+    assert workflow.failures(tmp_path / "set") == {}
