@@ -1,9 +1,9 @@
 """The protocol of a campaign's DFT: everything that decides an energy, written down once, with a hash that every result carries.
 
-A cut-off ``"auto"`` is found per element before the first call: the element's own crystal (molecular ones: its rocksalt compound with aluminium) at
-two volumes, up a ladder of cut-offs, until the energy difference and the stress of two rungs in a row agree with those at its top. Energy
-differences converge long before total energies, and a stress tells of a poor basis earlier than either: MgO at 400 eV has its total energy
-wrong by little, and a false stress of 59 GPa.
+A cut-off ``"auto"`` is found per element before the first call: the element's own crystal (molecular ones: its rocksalt compound with
+aluminium) at two volumes, up a ladder of cut-offs, until the energy difference and the stress of two rungs in a row agree with those at its
+top. Energy differences converge long before total energies, and a stress tells of a poor basis earlier than either: MgO at 400 eV has its
+total energy wrong by little, and a false stress of 59 GPa.
 """
 
 from __future__ import annotations
