@@ -80,7 +80,7 @@ def recall(best: list[Best], hidden_stable: set[str]) -> dict[str, float]:
     for at, one in enumerate(best):
         place.setdefault(one.formula, at)
     ranks = [place[f] for f in hidden_stable if f in place]
-    return {f"within_first_{n}": float(sum(r < n for r in ranks)) for n in (1_000, 10_000, 25_000) if n <= len(best)}
+    return {f"within_first_{n}": float(sum(r < n for r in ranks)) for n in (100, 1_000, 10_000) if n <= len(best)}
 
 
 def network_rate(best: list[Best], parents: dict[str, Any], sample: int = 400) -> dict[str, float]:
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--parents", type=int, default=None, help="at most this many crystals as parents")
     parser.add_argument("--least", type=int, default=10_000_000, help="stop making candidates at the first block after so many")
     parser.add_argument("--rank", action="store_true", help="make nothing: rank what an earlier call made in the folder")
-    parser.add_argument("--keep", type=int, default=25_000)
+    parser.add_argument("--keep", type=int, default=10_000)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.fit:
@@ -138,6 +138,8 @@ def main() -> None:
     blocks = chain(
         prototype_blocks(PROTOTYPES.values(), elements),
         substitution_blocks(crystals(options.parents), elements, dropped),
+        # intermetallic types have no charges to balance: every decoration
+        prototype_blocks([p for p in PROTOTYPES.values() if p.charges is None], elements, balanced=False),
     )
     generated = run.reload() if options.rank else run.generate(takewhile(lambda block: made < options.least, blocks))
     best, ranked = run.rank()
