@@ -172,3 +172,23 @@ def test_halite_is_known_to_materials_project() -> None:
     assert found.match.startswith("mp20:mp-")
     # the same cell with elements nobody has put together in it
     assert known.novelty(rocksalt("Xe", "W")).verdict == "new formula"
+
+
+@pytest.mark.parametrize("depth", ["label", "formula"])
+def test_a_strained_and_shaken_supercell_is_seen_through(depth: str) -> None:
+    # strain and noise take the symmetry, and for some of these the primitive cell the matcher needs
+    sites = [[0, 0, 0], [0.5] * 3, [0.25] * 3, [0.75] * 3]
+    cell = Crystal.from_fractional(["Al", "Mn", "Cu", "Cu"], sites, 2.98 * (1 - np.eye(3)))
+    known = Known({"heusler": cell})
+    strain = np.eye(3) + np.array([[0.008, 0.004, -0.006], [0.004, -0.009, 0.003], [-0.006, 0.003, 0.005]])
+    big = cell.supercell([[1, 0, 0], [0, 1, 1], [0, 0, 2]])
+    big = big.replace(positions=big.positions @ strain, cell=big.cell @ strain)
+    seen = [known.novelty(shaken(big, 0.06, seed), depth) for seed in range(8)]  # type: ignore[arg-type]
+    assert {found.match for found in seen} == {"heusler"}
+    by_motif = [found for found in seen if found.motif is not None]
+    assert by_motif
+    assert all("smaller cell" in " ".join(found.evidence) for found in by_motif)
+    # one manganese of two moved by an ångström is another structure, at whatever tolerance
+    double = cell.supercell((1, 1, 2))
+    moved = np.where(np.arange(8)[:, None] == int(np.flatnonzero(double.numbers == 25)[0]), [0.0, 0.0, 1.0], 0.0)
+    assert known.novelty(double.replace(positions=double.positions + moved), depth).is_new  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from naica.discover.disorder import Sharing, sharings
 from naica.errors import InputError
 from naica.structure.composition import parse_formula
 from naica.structure.crystal import Crystal
-from naica.structure.match import LABEL_TOLERANCE, MATCH, structure_distance
+from naica.structure.match import LABEL_TOLERANCE, MATCH, smaller_cell, structure_distance
 from naica.structure.symmetry import prototype_label
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Novelty:
     near : the nearest of them, matching or not, up to 0.5
     reported : ids of entries that give the composition alone
     disorder : pairs of elements that may share a sublattice, the likeliest first; None if not tested
+    motif : tolerance (Å) of the smaller cell it was compared by, where it repeats itself but for small displacements; None if it was not
     """
 
     verdict: Verdict
@@ -78,6 +79,7 @@ class Novelty:
     near: tuple[Near, ...] = ()
     reported: tuple[str, ...] = ()
     disorder: tuple[Sharing, ...] | None = None
+    motif: float | None = None
 
     @property
     def is_new(self) -> bool:
@@ -112,6 +114,8 @@ class Novelty:
             said.append(f"nearest known {self.near[0].id}: largest displacement {self.near[0].largest:.2f}, a match ends at {MATCH:g}")
         elif self.compared:
             said.append(f"none of {self.compared} known structures is within 0.5")
+        if self.motif is not None:
+            said.append(f"compared by the smaller cell it repeats to within {self.motif:g} Å")
         if self.reported:
             said.append(f"composition reported: {', '.join(self.reported[:_SHOWN])}")
         if not self.robust:
@@ -210,7 +214,7 @@ class Known:
 
     def find(self, crystal: Crystal) -> str | None:
         """The id of the nearest known structure that matches, of any symmetry label; None if there is none."""
-        near = self._near(crystal, [item for bucket in self._made(crystal.formula).values() for item in bucket])
+        near, _ = self._seen(crystal, [item for bucket in self._made(crystal.formula).values() for item in bucket])
         return near[0].id if near and near[0].matches else None
 
     def novelty(self, crystal: Crystal, depth: Depth = "label", disorder: bool = False) -> Novelty:
@@ -233,9 +237,12 @@ class Known:
         if not of_formula:
             return Novelty("formula reported" if reported else "new formula", formula, label, reported=reported)
         same_label = of_formula.get(label, [])
+        if not same_label and (motif := smaller_cell(crystal)) is not None:
+            label = label_of(motif[0])
+            same_label = of_formula.get(label, [])
         candidates = same_label if depth == "label" else [item for bucket in of_formula.values() for item in bucket]
-        near = self._near(crystal, candidates)
-        facts: dict[str, Any] = {"compared": len(candidates), "near": tuple(near[:_SHOWN]), "reported": reported}
+        near, tolerance = self._seen(crystal, candidates)
+        facts: dict[str, Any] = {"compared": len(candidates), "near": tuple(near[:_SHOWN]), "reported": reported, "motif": tolerance}
         if near and near[0].matches:
             return Novelty("known", formula, label, near[0].id, near[0].rms, **facts)
         return Novelty("new structure" if same_label else "new prototype", formula, label, **facts)
@@ -246,6 +253,14 @@ class Known:
             crystal = table[row]
             self._buckets[formula][label_of(crystal)].append((name, crystal))
         return self._buckets[formula]
+
+    def _seen(self, crystal: Crystal, candidates: Sequence[tuple[str, Crystal]]) -> tuple[list[Near], float | None]:
+        """What is near, by the crystal as it is or, if that matches nothing, by the smaller cell it repeats, and the tolerance of that."""
+        near = self._near(crystal, candidates)
+        if not candidates or (near and near[0].matches) or (motif := smaller_cell(crystal)) is None:
+            return near, None
+        again = self._near(motif[0], candidates)
+        return (again, motif[1]) if again and (not near or again[0].largest < near[0].largest) else (near, None)
 
     def _near(self, crystal: Crystal, candidates: Iterable[tuple[str, Crystal]]) -> list[Near]:
         """What lies within reach of the matcher: matches first, then by rms, then by id."""

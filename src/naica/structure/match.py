@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from naica.errors import InputError
 from naica.structure.convert import full_cell, to_pymatgen
 from naica.structure.crystal import Crystal
-from naica.structure.symmetry import prototype_label
+from naica.structure.symmetry import prototype_label, symmetry
 
 if TYPE_CHECKING:
     from pymatgen.analysis.structure_matcher import StructureMatcher
@@ -33,6 +33,7 @@ LABEL_TOLERANCE = 0.1
 MATCH = 0.3
 """Largest displacement of a match, in units of (V/N)^(1/3)."""
 _BOND_TOLERANCE = 0.1
+_MOTIF_TOLERANCES = (0.1, 0.3, 0.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +82,24 @@ def structure_distance(a: Crystal, b: Crystal, stol: float = 0.5) -> tuple[float
         return None if found is None else (found, found)
     rms = _matcher(True, stol).get_rms_dist(_boxed(a), _boxed(b))
     return None if rms is None or rms[1] > stol else (float(rms[0]), float(rms[1]))
+
+
+def smaller_cell(crystal: Crystal) -> tuple[Crystal, float] | None:
+    """The motif a crystal repeats but for small displacements, and the tolerance (Å) it shows at; None without one.
+
+    The matcher often does not see through a supercell whose symmetry noise of 0.05 Å has taken; a smaller cell at a wider tolerance shows
+    it. Widest is 0.5 Å, less than the displacements a match forgives.
+    """
+    if not crystal.pbc.all():
+        return None
+    for tolerance in _MOTIF_TOLERANCES:
+        try:
+            found = symmetry(crystal, tolerance).primitive
+        except InputError:
+            continue
+        if len(found) < len(crystal) and found.formula == crystal.formula:
+            return found, tolerance
+    return None
 
 
 def duplicates(crystals: Sequence[Crystal], prefilter: Prefilter = "formula") -> list[int]:
