@@ -180,3 +180,19 @@ def test_screen_files(tmp_path: Path) -> None:
         read_screen("layerd")
     with pytest.raises(ConfigError, match="no screen file"):
         read_screen(tmp_path / "absent.toml")
+
+
+def test_dynamics_ends_in_a_verdict_with_its_level(tmp_path: Path) -> None:
+    table = CrystalTable.from_crystals([prototype("copper-gold-3").crystal(["Cu", "Au"])], ids=["made/of files"])
+    settings = {
+        "potential": "emt", "ion": "Cu", "charge": 1.0, "duration": 5200.0, "drop": 1000.0, "dt": 4.0, "width": 3.0, "temperature": 300.0,
+        "folder": str(tmp_path),
+    }  # fmt: skip
+    config = ScreenConfig(rule=[{"value": "superionic", "equals": False}], options={"md": settings}, show={"values": ["framework_melted"]})
+    found = screen(config, table, compute=1)
+    (row,) = found.rows
+    assert "EMT" in row["conductivity_level"]
+    assert "300 K" in row["conductivity_level"]
+    assert not row["diffusion_resolved"], "atoms of a cold alloy shake and stay"
+    assert 0 <= row["superionic_probability"] <= 1
+    assert (tmp_path / "Cu3Au-made-of-files.ntr").is_file()

@@ -6,6 +6,7 @@ it runs only within a budget).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -182,15 +183,27 @@ def _phonons(row: Row, potential: str, width: float, fmax: float, soft: float) -
 
 
 def _md(
-    row: Row, potential: str, ion: str, temperature: float, duration: float, drop: float, dt: float, width: float, seed: int, folder: str
+    row: Row,
+    potential: str,
+    ion: str,
+    charge: float,
+    temperature: float,
+    duration: float,
+    drop: float,
+    dt: float,
+    width: float,
+    seed: int,
+    folder: str,
 ) -> Values:
     from naica.potential.calculators import level_of
     from naica.potential.conductivity import conductivity
 
-    place = Path(folder) / f"{row.formula}-{row.id}.ntr"
+    # an id may be the path of a file
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{row.formula}-{row.id}")
+    place = Path(folder) / f"{name}.ntr"
     place.parent.mkdir(parents=True, exist_ok=True)
     found = conductivity(
-        row.crystal, potential, place, species=ion, temperature=temperature, duration=duration, drop=drop, dt=dt, width=width,
+        row.crystal, potential, place, species=ion, charge=charge or None, temperature=temperature, duration=duration, drop=drop, dt=dt, width=width,
         seed=seed,
     )  # fmt: skip
     return {
@@ -276,8 +289,8 @@ FAMILIES: tuple[Family, ...] = (
          "diffusion_resolved": ("", "whether diffusion is told from shaking"), "framework_melted": ("", "whether the framework diffuses"),
          "conductivity_level": _LEVEL},
         _md,
-        {"potential": "chgnet", "ion": "Li", "temperature": 1000.0, "duration": 50_000.0, "drop": 10_000.0, "dt": 2.0, "width": 9.0,
-         "seed": 0, "folder": "screen-md"},
+        {"potential": "chgnet", "ion": "Li", "charge": 0.0, "temperature": 1000.0, "duration": 50_000.0, "drop": 10_000.0, "dt": 2.0,
+         "width": 9.0, "seed": 0, "folder": "screen-md"},
     ),
 )  # fmt: skip
 _BY_VALUE = {value: family for family in FAMILIES for value in family.values}
