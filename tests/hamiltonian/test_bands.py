@@ -106,3 +106,17 @@ def test_nearly_singular_overlap_loses_its_worst_directions():
 def test_a_path_has_its_special_points():
     labels = [label for _, label in bands.path(graphene(), 30, "GMKG").ticks]
     assert labels == ["Γ", "M", "K", "Γ"]
+
+
+def test_a_strained_sheet_has_the_points_of_the_lattice_it_is_nearest_to():
+    flat = graphene()
+    stretch = np.eye(3) + np.diag([0.02, -0.01, 0])
+    c = flat.crystal
+    strained = flat.replace(crystal=c.replace(positions=c.positions @ stretch, cell=c.cell @ stretch))
+    found = bands.path(strained, 30, "GMKG")
+    assert [label for _, label in found.ticks] == ["Γ", "M", "K", "Γ"]
+    # the hoppings are those of the flat sheet, so both bands still meet at K
+    place = found.ticks[2][0]
+    np.testing.assert_allclose(bands.eigenvalues(strained, found.kpoints[np.abs(found.distance - place).argmin()]), 0, atol=1e-6)
+    with pytest.raises(InputError, match="its special points are"):
+        bands.path(strained, 30, "GZZG")

@@ -357,11 +357,29 @@ class Path:
 
 
 def path(matrices: OrbitalMatrices, points: int = 200, special: str | None = None) -> Path:
-    """The usual path of the crystal's lattice (Setyawan and Curtarolo, by ASE), or one named by its special points such as ``GMKG``."""
+    """The usual path of the crystal's lattice (Setyawan and Curtarolo, by ASE), or one named by its special points such as ``GMKG``.
+
+    A strained cell has the points of the lattice it is nearest to, if they are named.
+
+    Raises
+    ------
+    InputError
+        If the lattice has no such points.
+    """
     crystal = matrices.crystal
     if not crystal.pbc.any():
         return Path(np.zeros((1, 3)), np.zeros(1), ((0.0, "Γ"),))
-    found = crystal.to_ase().cell.bandpath(special, npoints=points, pbc=crystal.pbc, eps=1e-3)
+    found = _walk(crystal.to_ase().cell, crystal.pbc, points, special)
     x, places, labels = found.get_linear_kpoint_axis()
     ticks = tuple((float(at), "Γ" if label == "G" else label) for at, label in zip(places, labels, strict=True))
     return Path(np.asarray(found.kpts), 2 * np.pi * np.asarray(x), tuple((2 * np.pi * at, label) for at, label in ticks))
+
+
+def _walk(cell: Any, pbc: Any, points: int, special: str | None) -> Any:
+    known: set[str] = set()
+    for tolerance in (1e-3,) if special is None else (1e-3, 1e-2, 0.05, 0.1, 0.2):
+        try:
+            return cell.bandpath(special, npoints=points, pbc=pbc, eps=tolerance)
+        except KeyError:
+            known |= set(cell.bandpath(None, npoints=0, pbc=pbc, eps=tolerance).special_points)
+    raise InputError(f"no path {special!r} in this lattice; its special points are {', '.join(sorted(known))}")

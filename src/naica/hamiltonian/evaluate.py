@@ -87,7 +87,7 @@ def errors(pairs: Sequence[tuple[OrbitalMatrices, OrbitalMatrices]], bands: bool
         good = [v for v in values if np.isfinite(v)]
         return float(np.mean(good)) if good else float("nan")
 
-    occupied, empty, gaps, densities = zip(*solved, strict=True) if solved else ((), (), (), ())
+    occupied, empty, gaps, densities = ([one[k] for one in solved] for k in range(4))
     return Errors(
         {name: total / count if count else float("nan") for name, (total, count) in ranges.items()},
         _by_shells(orbitals, basis),

@@ -144,8 +144,9 @@ def fit(
     torch.manual_seed(c.seed)
     ready = [brought_to_zero(m, c.on_h0) for m in matrices]
     model = _model(ready, c, start)
-    wanted = {"overlap": model.overlaps, "energy": model.energies}
-    samples = [sample(m, model.cutoff, model.layout, m.blocks["H"] - model.base(m), **wanted) for m in ready]
+    samples = [
+        sample(m, model.cutoff, model.layout, m.blocks["H"] - model.base(m), overlap=model.overlaps, energy=model.energies) for m in ready
+    ]
     order = np.random.default_rng(c.seed).permutation(len(samples))
     kept = round(c.validation * len(samples)) if len(samples) > 4 else 0
     train, validation = [samples[k] for k in order[kept:]], [samples[k] for k in order[:kept]]

@@ -116,8 +116,8 @@ class TwoCentre:
         vectors : (P, 3) Å of the pairs, if they are not those of the structure
         """
         if matrices.spin:
-            found = doubled(matrices, self.blocks(matrices.replace(spin=False, blocks={}), vectors))
-            return found.real if self.kind == "S" else found
+            both: NDArray[Any] = doubled(matrices, self.blocks(matrices.replace(spin=False, blocks={}), vectors))
+            return both.real if self.kind == "S" else both
         self._check(matrices.basis)
         numbers = matrices.crystal.numbers
         kinds = numbers[matrices.pairs]
