@@ -203,7 +203,8 @@ def _md(
     place = Path(folder) / f"{name}.ntr"
     place.parent.mkdir(parents=True, exist_ok=True)
     found = conductivity(
-        row.crystal, potential, place, species=ion, charge=charge or None, temperature=temperature, duration=duration, drop=drop, dt=dt, width=width,
+        row.crystal, potential, place, species=ion, charge=charge or None, temperature=temperature, duration=duration, drop=drop, dt=dt,
+        width=width,
         seed=seed,
     )  # fmt: skip
     return {
