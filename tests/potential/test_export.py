@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from ase.build import bulk
 
 from naica.errors import InputError, RunError
 from naica.potential.lennard_jones import LennardJones
-from naica.potential.model import PotentialModel
+from naica.potential.model import PotentialModel, PotentialParts
 from naica.potential.single_points import computed
 from naica.structure import Crystal
 
@@ -147,9 +148,14 @@ def test_torch_sim_relaxes_a_batch_as_we_do() -> None:
 # --- torch.export -----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("architecture", "settings"),
-    [("schnet", {"width": 8, "interactions": 1}), pytest.param("painn", {"width": 8, "layers": 1}, marks=pytest.mark.slow)],
+    [
+        ("schnet", {"width": 8, "interactions": 1}),
+        pytest.param("painn", {"width": 8, "layers": 1}, marks=pytest.mark.slow),
+        pytest.param("nequip", {"elements": ["Na", "Cl"], "channels": 4, "layers": 2, "cutoff": 4.0}, marks=pytest.mark.slow),
+        pytest.param("m3gnet", {"width": 16, "blocks": 1, "cutoff": 4.0, "three_body_cutoff": 3.5}, marks=pytest.mark.slow),
+    ],
 )
-def test_programs_give_our_numbers_at_any_size(architecture: str, settings: dict[str, int], tmp_path: Path) -> None:
+def test_programs_give_our_numbers_at_any_size(architecture: str, settings: dict[str, Any], tmp_path: Path) -> None:
     from naica.potential.export_program import export_program
 
     torch.manual_seed(0)
@@ -172,3 +178,8 @@ def test_what_cannot_be_a_program_says_why(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="2 members"):
         export_program(Committee(), tmp_path / "a.pt2", crystal)
+    with pytest.raises(InputError, match=r"ONNX\) are not"):
+        export_program(several, tmp_path / "a.onnx", crystal)
+    for parts, why in ((PotentialParts(electrostatics="latent"), "Ewald"), (PotentialParts(spin="collinear"), "magnetic moments")):
+        with pytest.raises(InputError, match=why):
+            export_program(PotentialModel("schnet", {"width": 8, "interactions": 1}, parts), tmp_path / "a.pt2", crystal)

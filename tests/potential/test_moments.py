@@ -1,15 +1,21 @@
 """Relaxed moments are the minima that models of Landau and Heisenberg have on paper, with atoms still and moving."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize_scalar
 
+from naica.app.cli import main
 from naica.errors import InputError
 from naica.potential.derivatives import differentiated
 from naica.potential.lennard_jones import LennardJones
+from naica.potential.model import PotentialModel, PotentialParts
 from naica.potential.moments import MomentGoal, relax_moments
+from naica.potential.saved import Potential, PotentialCard
 from naica.structure import Crystal
+from naica.structure.io import write
 
 CUTOFF, SPRING, LENGTH = 3.0, 4.0, 2.4
 
@@ -71,7 +77,9 @@ def test_atoms_follow_their_moments():
     model = Landau(0.5, 0.5, 2.0)
     still = relax_moments(dimer(), model, MomentGoal(field=1e-6))[0]
     moved = relax_moments(dimer(), model, MomentGoal(field=1e-6), atoms={"fmax": 1e-5})[0]
-    exact = minimize_scalar(lambda r: SPRING / 2 * (r - LENGTH) ** 2 - (0.5 + model.exchange(r)) ** 2 / (2 * 0.5), bounds=(1.2, 3), method="bounded")
+    exact = minimize_scalar(
+        lambda r: SPRING / 2 * (r - LENGTH) ** 2 - (0.5 + model.exchange(r)) ** 2 / (2 * 0.5), bounds=(1.2, 3), method="bounded"
+    )
     r = np.linalg.norm(np.diff(moved.crystal.positions, axis=0))
     assert moved.status == "converged" and moved.force < 1e-5 and moved.turns > 1
     assert r == pytest.approx(exact.x, abs=1e-4)
@@ -94,3 +102,22 @@ def test_what_cannot_be_relaxed_is_told():
 def test_no_moments_are_a_stationary_point_that_stays():
     found = relax_moments(chain().replace(info={"moments": np.zeros(4)}), Landau(1.0, 0.5, 1.0))[0]
     assert found.status == "converged" and not found.moments.any() and found.steps == 1
+
+
+def test_the_command_relaxes_moments_of_a_trained_potential(tmp_path, capsys):
+    torch.manual_seed(0)
+    model = PotentialModel("schnet", {"width": 8, "interactions": 1, "cutoff": 3.0}, PotentialParts(spin="collinear"))
+    with torch.no_grad():  # moments cost energy where they are large
+        model.spins.network[0].weight[:, 8] = torch.linspace(0.1, 1.0, 64)
+        model.spins.network[2].weight.fill_(0.05)
+    card = PotentialCard("iron", "schnet", model.architecture_config, model.parts.to_dict(), 1, elements=("Fe",))
+    Potential((model,), card).save(tmp_path / "model")
+    write(chain(), tmp_path / "chain.json")
+    with pytest.raises(SystemExit) as left:
+        main(["relax", str(tmp_path / "chain.json"), "--model", str(tmp_path / "model"), "--moments", "--still", "--tries", "1", "--json"])
+    row = json.loads(capsys.readouterr().out)["results"][0]
+    assert left.value.code in (0, None) and row["status"] == "converged" and len(row["moments"]) == 4
+    assert row["volume_change"] == 0
+    with pytest.raises(SystemExit) as left:
+        main(["relax", str(tmp_path / "chain.json"), "--model", str(tmp_path / "model"), "--still"])
+    assert left.value.code and "--moments" in capsys.readouterr().err

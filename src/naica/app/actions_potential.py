@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from naica.app.answer import Answer, Table, number
 from naica.app.requests import RelaxRequest
 from naica.app.structures import Named, read_structures
-from naica.errors import RunError
+from naica.errors import InputError, RunError
 
 if TYPE_CHECKING:
+    from naica.potential.moments import RelaxedMoments
     from naica.potential.relax import Relaxed
 
 Report = Callable[[int, int], None]
@@ -23,21 +24,28 @@ def relax(request: RelaxRequest, progress: Report = lambda done, total: None) ->
     from naica.potential.calculators import level_of
     from naica.potential.relax import relax as relax_crystals
 
+    if not request.moments and (request.still or request.tries):
+        raise InputError("--still and --tries are about magnetic moments; expected --moments with them")
     good, bad = read_structures(request.files)
-    done = relax_crystals(
-        [n.crystal for n in good],
-        request.model,
-        fmax=request.fmax,
-        steps=request.steps,
-        cell=request.cell,
-        pressure=request.pressure / _GPA,
-        volume=request.volume,
-        symmetry=request.symmetry,
-        optimiser=request.optimiser,
-        batch_atoms=request.batch,
-        dtype=request.dtype,
-        progress=progress,
-    )
+    crystals = [n.crystal for n in good]
+    settings: dict[str, Any] = {
+        "fmax": request.fmax,
+        "steps": request.steps,
+        "cell": request.cell,
+        "pressure": request.pressure / _GPA,
+        "volume": request.volume,
+        "symmetry": request.symmetry,
+        "optimiser": request.optimiser,
+        "batch_atoms": request.batch,
+    }
+    done: Sequence[Relaxed | RelaxedMoments]
+    if request.moments:
+        from naica.potential.moments import MomentGoal, relax_moments
+
+        goal, moving = MomentGoal(tries=request.tries), None if request.still else settings
+        done = relax_moments(crystals, request.model, goal, atoms=moving, dtype=request.dtype, progress=progress)
+    else:
+        done = relax_crystals(crystals, request.model, **settings, dtype=request.dtype, progress=progress)
     rows = [_row(named, result) for named, result in zip(good, done, strict=True)]
     rows += [{"file": b.name, "status": "unreadable", "reason": b.reason} for b in bad]
     written = _write(request.out, good, done) if request.out else []
@@ -48,10 +56,12 @@ def relax(request: RelaxRequest, progress: Report = lambda done, total: None) ->
     return Answer(data, (*_table(rows), *failed), notes, exit_code=2 if failing else 0)
 
 
-def _row(named: Named, result: Relaxed) -> dict[str, Any]:
+def _row(named: Named, result: Relaxed | RelaxedMoments) -> dict[str, Any]:
     before = named.crystal.volume
     n_atoms = len(named.crystal)
+    moments = getattr(result, "moments", None)
     return {
+        **({} if moments is None else {"moments": moments.tolist(), "total_moment": float(moments.sum())}),
         "file": named.name,
         "formula": named.crystal.formula,
         "status": result.status,
@@ -84,7 +94,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> tuple[Table, ...]:
     return (Table(heads, cells, right=heads[3:7]),) if cells else ()
 
 
-def _write(out: Path, named: Sequence[Named], done: Sequence[Relaxed]) -> list[Path]:
+def _write(out: Path, named: Sequence[Named], done: Sequence[Relaxed | RelaxedMoments]) -> list[Path]:
     """Converged structures: into one file if `out` has a suffix, else one CIF each into the folder `out`."""
     from naica.structure.io import write
 

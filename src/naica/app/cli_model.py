@@ -119,6 +119,9 @@ def relax(
     optimiser: Annotated[Optimiser, typer.Option(help="L-BFGS, FIRE, or the one, then the other where it goes astray.")] = Optimiser.auto,
     batch: Annotated[int, typer.Option(min=1, help="Atoms relaxed at once by networks of ours.")] = 200,
     precision: Annotated[Precision, typer.Option(help="Precision of networks of ours.")] = Precision.float64,
+    moments: Annotated[bool, typer.Option("--moments", help="Relax magnetic moments too, of a potential that depends on them.")] = False,
+    still: Annotated[bool, typer.Option("--still", help="With --moments: keep atoms and cell.")] = False,
+    tries: Annotated[int, typer.Option(min=0, help="With --moments: further starts with random signs; the lowest counts.")] = 0,
     json: Json = False,
 ) -> None:
     """Relax structures with an interatomic potential."""
@@ -137,6 +140,9 @@ def relax(
         optimiser.value,  # type: ignore[arg-type]
         batch,
         precision.value,  # type: ignore[arg-type]
+        moments,
+        still,
+        tries,
     )
     answer(action, request, json, bar="Relaxing")
 

@@ -140,7 +140,8 @@ class EvaluateRequest:
 class RelaxRequest:
     """Relax structures with a potential; write the results to `out` (a file, or a folder with one CIF each).
 
-    `pressure` in GPa; `volume` False keeps volumes; `symmetry` keeps space groups; `batch`: atoms relaxed at once by potentials of ours.
+    `pressure` in GPa; `volume` False keeps volumes; `symmetry` keeps space groups; `batch`: atoms relaxed at once by potentials of ours;
+    `moments` also relaxes the magnetic moments of a potential that depends on them, alone if `still`, from `tries` further starts.
     """
 
     files: tuple[Path, ...]
@@ -155,6 +156,9 @@ class RelaxRequest:
     optimiser: Literal["auto", "lbfgs", "fire"] = "auto"
     batch: int = 200
     dtype: Literal["float32", "float64"] = "float64"
+    moments: bool = False
+    still: bool = False
+    tries: int = 0
 
 
 @dataclass(frozen=True)

@@ -208,9 +208,7 @@ class CHGNet(nn.Module):
         if self.config.output_bias:
             raise InputError("chgnet with biases in its last layers (version 0.2.0) has edges that do not depend on lengths alone")
         radial = self.radial(length)
-        return [
-            cast(AtomStep, step).functions(radial, self.bond_start.weight, self.atom_weight.weight) for step in self.atom_steps
-        ]
+        return [cast(AtomStep, step).functions(radial, self.bond_start.weight, self.atom_weight.weight) for step in self.atom_steps]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """A batch of graphs → atom features (N, width), energies (N) in units of the network, magnetic moments (N) in μ_B.

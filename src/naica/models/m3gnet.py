@@ -138,12 +138,18 @@ class M3GNet(nn.Module):
     def _bonds(self, batch: Batch) -> Bonds | None:
         """What the three-body steps share; None if there is nothing within their cut-off."""
         c = self.config
-        rows = (batch["edge_length"].detach() < c.three_body_cutoff).nonzero()[:, 0]
-        if not len(rows):
+        if not c.three_body_cutoff:
             return None
+        if torch.compiler.is_compiling():
+            # how many edges are within would be known at run time alone: all take part, those beyond with a factor of zero
+            rows = torch.arange(batch["edge_length"].shape[0], device=batch["edge_length"].device)
+        else:
+            rows = (batch["edge_length"].detach() < c.three_body_cutoff).nonzero()[:, 0]
+            if not len(rows):
+                return None
         vector, length = torch.index_select(batch["edge_vector"], 0, rows), torch.index_select(batch["edge_length"], 0, rows)
         receiver, sender = torch.index_select(batch["edge_receiver"], 0, rows), torch.index_select(batch["edge_sender"], 0, rows)
-        sums = NeighbourSums.of(vector / length[:, None], receiver, len(batch["number"]), c.angular, c.radial)
+        sums = NeighbourSums.of(vector / length[:, None], receiver, batch["number"].shape[0], c.angular, c.radial)
         radial, cut = self.partners(length).split([c.angular * c.radial, 1], dim=1)
         return Bonds(rows, sender, radial, cut, sums)
 
@@ -151,5 +157,7 @@ class M3GNet(nn.Module):
 def check_elements(batch: Batch, heaviest: int) -> None:
     """Refuse elements a table of `heaviest` rows does not hold (InputError)."""
     number = batch["number"]
+    if torch.compiler.is_compiling():
+        return  # an exported program can not refuse
     if len(number) and int(number.max()) > heaviest:
         raise InputError(f"an atom has atomic number {int(number.max())}; this network knows elements up to {heaviest}")

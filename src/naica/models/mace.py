@@ -59,11 +59,11 @@ class Layer(nn.Module):
 
     def weights(self, radial: Tensor) -> Tensor:
         """Bessel functions of the edges (E, ·) → weights (E, paths, K)."""
-        return self.radial(radial).view(len(radial), len(self.product.paths), self.channels)
+        return self.radial(radial).view(radial.shape[0], len(self.product.paths), self.channels)
 
     def forward(self, h: list[Tensor], weights: Tensor | Tabled, harmonics: Tensor, kinds: Kinds, batch: Batch) -> list[Tensor]:
         """Features by degree, each (N, 2l + 1, K); weights of the paths and harmonics of the edges."""
-        n, k = len(h[0]), self.channels
+        n, k = h[0].shape[0], self.channels
         up = [mix(x) for mix, x in zip(self.up, h, strict=True)]
         sums = self.product(weights, self.product.turns(harmonics), up, batch["edge_receiver"], batch["edge_sender"])
         down = [mix(x.flatten(2)) for mix, x in zip(self.down, sums, strict=True)]
@@ -184,7 +184,7 @@ class MACE(nn.Module):
         """
         c = self.config
         rows = self.rows(batch["number"])
-        kinds = Kinds(rows)
+        kinds = Kinds(rows, len(self.rows))
         length = batch["edge_length"]
         weights = self.edge_functions(length) if self.tables is None else self.tables(length)
         harmonics = edge_harmonics(batch["edge_vector"], length, c.l_max)

@@ -272,7 +272,7 @@ class NequIP(nn.Module):
         """
         c = self.config
         rows = self.rows(batch["number"])
-        kinds = Kinds(rows)
+        kinds = Kinds(rows, len(self.rows))
         length = batch["edge_length"]
         weights = iter(self.edge_functions(length) if self.tables is None else self.tables(length))
         harmonics = edge_harmonics(batch["edge_vector"], length, c.l_max)

@@ -55,7 +55,9 @@ class Interaction(nn.Module):
         if grid is not None and isinstance(filters, Tensor):
             received = grid.filtered_sum(y, filters, batch)
         else:
-            received = _MESSAGES(filters, batch["edge_vector"], (y[:, None],), batch["edge_receiver"], batch["edge_sender"])[0].view(y.shape)
+            received = _MESSAGES(filters, batch["edge_vector"], (y[:, None],), batch["edge_receiver"], batch["edge_sender"])[0].view(
+                y.shape
+            )
         twice = torch.is_grad_enabled() and batch["edge_length"].requires_grad
         return x + linear_after_softplus(self.out_second, softplus(self.out_first(received), twice))
 

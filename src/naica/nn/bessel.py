@@ -163,7 +163,7 @@ def _spherical(x: Tensor) -> list[Tensor]:
     found.append((found[0] - cosine) / x)
     for degree in range(1, degrees - 1):
         found.append((2 * degree + 1) / x * found[-1] - found[-2])
-    if not x.numel() or float(x.detach().min()) >= _SMALL:
+    if not torch.compiler.is_compiling() and (not x.numel() or float(x.detach().min()) >= _SMALL):
         return found
     small, near = x < _SMALL, x.clamp(max=_SMALL)
     square = near * near

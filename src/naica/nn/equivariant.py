@@ -48,7 +48,8 @@ class ElementRows(nn.Module):
             If an element has none; the message names those.
         """
         rows = torch.index_select(self.row_of, 0, number)
-        if len(rows) and int(rows.min()) < 0:
+        # an exported program can not refuse: it says beside itself what elements it is for
+        if not torch.compiler.is_compiling() and len(rows) and int(rows.min()) < 0:
             unknown = sorted({int(z) for z in number[rows < 0]})
             known = ", ".join(symbol(z) for z in self.numbers[:20]) + (" …" if len(self) > 20 else "")
             raise InputError(f"the network does not know {', '.join(symbol(z) for z in unknown)}; it was made for {known}")
@@ -61,14 +62,18 @@ class Kinds:
     Parameters
     ----------
     rows : (N) row of each atom's element
+    elements : how many rows there are; in an exported program, where nothing may depend on what occurs, all of them count as present
 
     Attributes
     ----------
     present, place : rows that occur, and where in `present` each atom's is
     """
 
-    def __init__(self, rows: Tensor) -> None:
-        self.rows = rows
+    def __init__(self, rows: Tensor, elements: int = 0) -> None:
+        self.rows, self.traced = rows, torch.compiler.is_compiling()
+        if self.traced:
+            self.present, self.place, self.alone, self.members = torch.arange(elements, device=rows.device), rows, None, {}
+            return
         self.present, self.place = torch.unique(rows, return_inverse=True)
         present = self.present.tolist()
         self.alone = present[0] if len(present) == 1 else None
@@ -78,6 +83,8 @@ class Kinds:
         """Features (N, M, C) times a matrix for each element (elements, C, C') → (N, M, C')."""
         if self.alone is not None:
             return mapped(x, weight[self.alone])
+        if self.traced:
+            return torch.bmm(x, torch.index_select(weight, 0, self.rows))
         found = x.new_zeros(*x.shape[:2], weight.shape[2])
         for z, members in self.members.items():
             found = found.index_copy(0, members, mapped(torch.index_select(x, 0, members), weight[z]))

@@ -198,7 +198,9 @@ class _Args:
             z = F.linear(x, self.weight, self.net.first_bias)
         for one in self.rows:
             made = F.linear(one.features, one.weight)
-            if len(one.index) and int(one.index.min()) < 0:
+            if torch.compiler.is_compiling():
+                z = z + torch.index_select(made, 0, one.index.clamp(min=0)) * (one.index >= 0)[:, None]
+            elif len(one.index) and int(one.index.min()) < 0:
                 chosen = (one.index >= 0).nonzero()[:, 0]
                 z = z.index_add(0, chosen, torch.index_select(made, 0, one.index[chosen]))
             else:
@@ -209,7 +211,7 @@ class _Args:
         if not self.summed:
             return x + y if self.residual and x is not None else y
         first = self.rows[0]
-        base = first.features if self.residual else y.new_zeros(len(first.features), y.shape[1])
+        base = first.features if self.residual else y.new_zeros(first.features.shape[0], y.shape[1])
         return base.index_add(0, first.index, y)
 
     def fused(self, x: Tensor | None) -> Tensor:

@@ -202,7 +202,7 @@ def plain(polynomials: Polynomials, x: Tensor, coefficients: Tensor, place: Tens
     with_one = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
     monomials = torch.index_select(with_one, 1, a) * torch.index_select(with_one, 1, b) * torch.index_select(with_one, 1, c)
     weighted = monomials * torch.index_select(coefficients, 0, place)
-    return x.new_zeros(len(x), polynomials.width, x.shape[2]).index_add(1, result, weighted)
+    return x.new_zeros(x.shape[0], polynomials.width, x.shape[2]).index_add(1, result, weighted)
 
 
 # --- compiled ----------------------------------------------------------------------------------------------------------------------------

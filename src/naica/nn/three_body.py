@@ -72,7 +72,7 @@ def harmonics(direction: Tensor, degrees: int, order: Sequence[int] | None = Non
     In the order l, then m = −l … l, or the columns `order` of that. Polynomials in x, y and z, so smooth everywhere: a linear map of the
     products ``1, x … z, xx, xy … zz, …``.
     """
-    powers = [direction.new_ones(len(direction), 1)]
+    powers = [direction.new_ones(direction.shape[0], 1)]
     for _ in range(degrees - 1):
         powers.append((powers[-1][:, :, None] * direction[:, None, :]).flatten(1))
     columns = tuple(range(degrees * degrees)) if order is None else tuple(order)

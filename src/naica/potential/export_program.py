@@ -90,7 +90,7 @@ def export_program(model: Any, out: str | Path, example: Crystal, dtype: torch.d
     Raises
     ------
     InputError
-        If the model has several members or levels, or reads positions by another way than edges.
+        If the model has several members, levels, moments or a sum over the whole crystal, or `out` is no ``.pt2``.
     RunError
         If torch cannot trace it; the message holds torch's reason.
     """
@@ -100,12 +100,21 @@ def export_program(model: Any, out: str | Path, example: Crystal, dtype: torch.d
     if len(found.members) != 1 or not isinstance(found.members[0], PotentialModel):
         raise InputError(f"{len(found.members)} members; a program holds one potential model: name one member's folder")
     network = found.members[0]
-    if network.long_range or network.parts.levels[1:]:
-        raise InputError("potentials of long range or of several levels read more than edges; they cannot be programs of edges")
+    if network.long_range:
+        raise InputError(
+            f"electrostatics {network.parts.electrostatics} sums over the whole crystal (Ewald), which a program of edges can not; "
+            "LAMMPS and torch-sim run it through naica itself"
+        )
+    if network.parts.levels[1:] or network.spins is not None:
+        what = "several levels of theory" if network.parts.levels[1:] else "magnetic moments"
+        raise InputError(f"a potential of {what} reads more than edges; it cannot be a program of edges")
+    if Path(out).suffix != ".pt2":
+        raise InputError(f"{Path(out).name}: programs of torch.export are written as .pt2; other formats (ONNX) are not")
     inputs = _inputs(example, network.cutoff, dtype)
     plain = _Plain(network).eval()
     try:
         with _plain_path():
+            plain(*inputs)  # constants that are made on first use are no part of the program
             traced = make_fx(plain, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*inputs)
         atoms, edges = torch.export.Dim("atoms", min=2), torch.export.Dim("edges", min=2)
         free: Any = ({0: atoms}, {0: edges}, {0: edges}, {0: edges}, {})

@@ -326,7 +326,7 @@ class LinearFit:
     Parameters
     ----------
     model : energies, forces, stresses
-    posterior : of all coefficients, constants and offsets; scaled so that 68 % of held-out forces lie within one standard deviation
+    posterior : of all coefficients, constants and offsets; scaled to the errors of held-out forces
     bars : what the error bars of ``energy`` (per atom) and ``forces`` are made of beside it
     references : energies of the elements the constants are on top of, eV by atomic number
     choice : weights, prior, cross-validated errors
@@ -700,14 +700,10 @@ def _calibrated(
     first = "forces" if "forces" in told else next(iter(told), None)
     if first is None:
         return otherwise, {}
-    scale = _covering(*told[first])
-    return scale, {name: error_bar(e, scale * s) for name, (e, s) in told.items()}
-
-
-def _covering(errors: Floats, sigma: Floats) -> float:
-    """The factor with which 68.3 % of the errors lie within one σ; what symmetry keeps at zero (σ = 0) does not count."""
-    free = sigma > 1e-6 * sigma.max(initial=1e-300)
-    return float(np.quantile(np.abs(errors[free]) / sigma[free], 0.6827)) if free.any() else 1.0
+    bars = {name: error_bar(e, s) for name, (e, s) in told.items()}
+    scale = bars[first].factor
+    # the posterior itself takes the factor of the forces, so that members of a committee differ by it
+    return scale, {name: replace(bar, factor=bar.factor / scale) for name, bar in bars.items()}
 
 
 def error_bar(errors: Floats, sigma: Floats) -> ErrorBar:
@@ -720,13 +716,13 @@ def error_bar(errors: Floats, sigma: Floats) -> ErrorBar:
     e, v = errors[free] ** 2, sigma[free] ** 2
     if len(e) < 2 or not e.any():
         return ErrorBar()
-    best = (np.inf, 1.0, 0.0)
+    best = (float("inf"), 1.0, 0.0)
     for ratio in (0.0, *np.sqrt(v.mean()) * np.logspace(-3, 3, 61)):
         spread = v + ratio**2
         square = float((e / spread).mean())
         loss = float(np.log(square) + np.log(spread).mean())
         if loss < best[0]:
-            best = (loss, square**0.5, square**0.5 * ratio)
+            best = (loss, square**0.5, square**0.5 * float(ratio))
     return ErrorBar(best[1], best[2], len(e))
 
 

@@ -11,7 +11,7 @@ with random signs are searched as well, and the lowest counts.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -87,6 +87,7 @@ def relax_moments(
     *,
     atoms: Mapping[str, Any] | None = None,
     dtype: str = "float64",
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[RelaxedMoments]:
     """Relax the moments of crystals, and with `atoms` positions and cells as well.
 
@@ -96,6 +97,7 @@ def relax_moments(
     model : a potential that depends on moments (trained with ``parts.spin = "collinear"``), by anything `relax` takes
     goal : when to stop
     atoms : settings of `relax` (``fmax``, ``steps``, ``cell`` …) where atoms move too; None keeps them
+    progress : called with (done, total) after each crystal
 
     Returns
     -------
@@ -113,7 +115,12 @@ def relax_moments(
     goal = goal or MomentGoal()
     evaluator = of(model, getattr(torch, dtype))
     items = [crystals] if isinstance(crystals, Crystal) else list(crystals)
-    return [_one(crystal, evaluator, goal, atoms, dtype) for crystal in items]
+    done: list[RelaxedMoments] = []
+    for crystal in items:
+        done.append(_one(crystal, evaluator, goal, atoms, dtype))
+        if progress is not None:
+            progress(len(done), len(items))
+    return done
 
 
 @dataclass(frozen=True)
