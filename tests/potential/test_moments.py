@@ -58,7 +58,9 @@ def test_size_and_order_on_a_chain(coupling, signs):
     one = chain().replace(info={"moments": 0.3 * np.array(signs)})
     found = relax_moments(one, model, MomentGoal(field=1e-6))[0]
     z_j = 2 * abs(model.exchange(2.0))
-    assert found.status == "converged" and found.field < 1e-6 and found.turns == 0
+    assert found.status == "converged"
+    assert found.field < 1e-6
+    assert found.turns == 0
     np.testing.assert_allclose(found.moments, np.sqrt((1.0 + z_j) / 0.5) * np.array(signs), rtol=1e-5)
     assert found.energy == pytest.approx(-4 * (1.0 + z_j) ** 2 / (4 * 0.5) + 4 * SPRING / 2 * 0.4**2, rel=1e-8)
     np.testing.assert_array_equal(found.crystal.info["moments"], found.moments)
@@ -81,16 +83,21 @@ def test_atoms_follow_their_moments():
         lambda r: SPRING / 2 * (r - LENGTH) ** 2 - (0.5 + model.exchange(r)) ** 2 / (2 * 0.5), bounds=(1.2, 3), method="bounded"
     )
     r = np.linalg.norm(np.diff(moved.crystal.positions, axis=0))
-    assert moved.status == "converged" and moved.force < 1e-5 and moved.turns > 1
+    assert moved.status == "converged"
+    assert moved.force < 1e-5
+    assert moved.turns > 1
     assert r == pytest.approx(exact.x, abs=1e-4)
-    assert moved.energy == pytest.approx(exact.fun, abs=1e-7) and moved.energy < still.energy
+    assert moved.energy == pytest.approx(exact.fun, abs=1e-7)
+    assert moved.energy < still.energy
 
 
 def test_what_cannot_be_relaxed_is_told():
     runaway, sound = relax_moments([chain(), chain()], Landau(1.0, 0.0, 1.0), MomentGoal(largest=5.0)), Landau(1.0, 0.5, 1.0)
-    assert {one.status for one in runaway} == {"not converged"} and "largest allowed, 5" in runaway[0].reason
+    assert {one.status for one in runaway} == {"not converged"}
+    assert "largest allowed, 5" in runaway[0].reason
     short = relax_moments(chain().replace(info={"moments": [0.1, 0.2, 0.3, 0.1]}), sound, MomentGoal(field=1e-9, steps=2))[0]
-    assert short.status == "not converged" and "is left after" in short.reason
+    assert short.status == "not converged"
+    assert "is left after" in short.reason
     with pytest.raises(InputError, match="does not depend on moments"):
         relax_moments(chain(), LennardJones())
     with pytest.raises(InputError, match="moments of shape"):
@@ -101,7 +108,9 @@ def test_what_cannot_be_relaxed_is_told():
 
 def test_no_moments_are_a_stationary_point_that_stays():
     found = relax_moments(chain().replace(info={"moments": np.zeros(4)}), Landau(1.0, 0.5, 1.0))[0]
-    assert found.status == "converged" and not found.moments.any() and found.steps == 1
+    assert found.status == "converged"
+    assert not found.moments.any()
+    assert found.steps == 1
 
 
 def test_the_command_relaxes_moments_of_a_trained_potential(tmp_path, capsys):
@@ -116,8 +125,11 @@ def test_the_command_relaxes_moments_of_a_trained_potential(tmp_path, capsys):
     with pytest.raises(SystemExit) as left:
         main(["relax", str(tmp_path / "chain.json"), "--model", str(tmp_path / "model"), "--moments", "--still", "--tries", "1", "--json"])
     row = json.loads(capsys.readouterr().out)["results"][0]
-    assert left.value.code in (0, None) and row["status"] == "converged" and len(row["moments"]) == 4
+    assert left.value.code in (0, None)
+    assert row["status"] == "converged"
+    assert len(row["moments"]) == 4
     assert row["volume_change"] == 0
     with pytest.raises(SystemExit) as left:
         main(["relax", str(tmp_path / "chain.json"), "--model", str(tmp_path / "model"), "--still"])
-    assert left.value.code and "--moments" in capsys.readouterr().err
+    assert left.value.code
+    assert "--moments" in capsys.readouterr().err

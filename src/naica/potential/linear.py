@@ -7,10 +7,10 @@ never kept: each part of the data is reduced to the triangle of its QR decomposi
 fit needs at full accuracy, whatever the weights. Triangles of the folds of the training set give cross-validated errors of any weights and
 any strength of the prior without another look at the data; those with the lowest error are taken.
 
-Prior: coefficient b is expected to be of size ``degree_b^−p``, smaller for wilder functions. The posterior knows how well the data determine
-the coefficients, and nothing of what no coefficients can describe: with thousands of rows it shrinks, the misfit stays. An error bar is
-therefore ``√(s² σ² + f²)`` with the posterior's σ, a factor s and a floor f that make the errors of held-out frames most likely, for energies
-and for forces.
+Prior: coefficient b is expected to be of size ``degree_b^−p``, smaller for wilder functions. The posterior knows how well the data
+determine the coefficients, and nothing of what no coefficients can describe: with thousands of rows it shrinks, the misfit and the noise of
+the labels stay. An error bar is therefore ``√(s² σ² + f²)`` with the posterior's σ, a factor s and a floor f that make the errors of
+held-out frames most likely, for energies and for forces.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Relaxation of magnetic moments: the least energy of a spin-dependent potential over the signed moments, with atoms fixed or moving.
 
-The potential gives ``E(r, m)`` and its fields ``−∂E/∂m`` (eV/μ_B). Each crystal has a quasi-Newton search (L-BFGS-B, Byrd et al., SIAM J. Sci.
-Comput. 16, 1190 (1995)) within ``|m| ≤ largest``. Moving atoms and moments take turns: moments at fixed atoms, then atoms and cell at fixed
-moments, until neither moves. Each turn lowers the energy, so it ends.
+The potential gives ``E(r, m)`` and its fields ``−∂E/∂m`` (eV/μ_B). Each crystal has a quasi-Newton search (L-BFGS-B, Byrd et al., SIAM J.
+Sci. Comput. 16, 1190 (1995)) within ``|m| ≤ largest``. Moving atoms and moments take turns: moments at fixed atoms, then atoms and cell at
+fixed moments, until neither moves. Each turn lowers the energy, so it ends.
 
-An energy that is even in the moments has no field at m = 0 and many minima besides: what is found depends on the start. `tries` further starts
-with random signs are searched as well, and the lowest counts.
+An energy that is even in the moments has no field at m = 0 and many minima besides: what is found depends on the start. `tries` further
+starts with random signs are searched as well, and the lowest counts.
 """
 
 from __future__ import annotations
