@@ -46,7 +46,7 @@ def relax(request: RelaxRequest, progress: Report = lambda done, total: None) ->
         done = relax_moments(crystals, request.model, goal, atoms=moving, dtype=request.dtype, progress=progress)
     else:
         done = relax_crystals(crystals, request.model, **settings, dtype=request.dtype, progress=progress)
-    rows = [_row(named, result) for named, result in zip(good, done, strict=True)]
+    rows = [_row(named, done[k]) for k, named in enumerate(good)]
     rows += [{"file": b.name, "status": "unreadable", "reason": b.reason} for b in bad]
     written = _write(request.out, good, done) if request.out else []
     data = {"model": request.model, "level": str(level_of(request.model)), "results": rows, "written": [str(p) for p in written]}

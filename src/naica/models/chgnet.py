@@ -72,6 +72,7 @@ class AtomStep(nn.Module):
             rows.append(Rows(edges.gained, edge, edges.place))
         if table is not None:
             return v + self.out(self.gate.on_edges(table, None, rows, summed=True))
+        assert edges.radial is not None
         x, weight = edges.radial, edge @ edges.embedding
         if edges.shift is not None and edges.present is not None:
             # one more input, which is 1 where the system has an angle

@@ -373,7 +373,7 @@ class LinearFit:
 
     def save(self, path: str | Path) -> None:
         """The posterior beside a saved model: one compressed file."""
-        bars = {name: np.array([bar.factor, bar.floor]) for name, bar in self.bars.items()}
+        bars: dict[str, Any] = {name: np.array([bar.factor, bar.floor]) for name, bar in self.bars.items()}
         np.savez_compressed(path, mean=self.posterior.mean, spread=self.posterior.spread.astype(np.float32), **bars)
 
 
@@ -689,7 +689,7 @@ def _calibrated(
     found: dict[str, tuple[list[Floats], list[Floats]]] = {"energy": ([], []), "forces": ([], [])}
     for k in held:
         each = {f: Triangle(data.columns) for f in FIELDS}
-        _add(design, replace(examples[k], stress=None), each, data.references, numbers, 1.0)
+        _add(design, replace(examples[int(k)], stress=None), each, data.references, numbers, 1.0)
         for name, (errors, sigmas) in found.items():
             if each[name].count:
                 raw = torch.cat(each[name]._new)
