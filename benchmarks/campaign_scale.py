@@ -122,7 +122,7 @@ def main() -> None:
     hidden = np.array([md5_part(r["formula"]) >= HIDDEN_FROM for r in rows])
     named = [r["formula"] for r in rows]
     energies = np.array([float(r["Ef"]) for r in rows])
-    elements = [e.symbol for e in table() if e.oxidation_states and e.number < 95]
+    elements = [e.symbol for e in table() if e.oxidation_states and e.number < 95 and e.group != 18]
     seen = [f for f, h in zip(named, hidden, strict=True) if not h]
     hull = complete_hull(seen, energies[~hidden], shipped(), elements)
     dropped: Counter[str] = Counter()

@@ -5,7 +5,7 @@ For atomic fractions x and elements z the energy per atom is a sum over pairs (a
     E = Σ_{i<j} 4 x_i x_j [ T0(z_i, z_j) + (x_i − x_j) T1(z_i, z_j) + (x_i − x_j)² T2(z_i, z_j) ]
 
 T0 and T2 are symmetric, T1 changes sign when its elements are exchanged; pure elements have E = 0 by construction. The tables are fitted in
-two steps of ridge regression: what smooth functions of the elements' properties can say, so that pairs never seen have an estimate, then
+two steps of ridge regression: what smooth functions of the elements' properties can say, so that rarely seen pairs have an estimate, then
 what each pair deviates from it. It knows nothing of structure and sees three elements only by their pairs, so it is there to throw away
 nine candidates of ten, not to judge the tenth; ``benchmarks/campaign_scale.py`` measures what it costs and what it loses.
 """
@@ -35,6 +35,7 @@ _TERMS = 3
 _SMOOTH_RIDGE = 1e-5  # of the mean square of a feature, per row
 _PAIR_RIDGE = 0.3
 _ITERATIONS = 60
+_LEAST_SEEN = 2  # formulas with a pair, below which it is taken not to bind
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +92,11 @@ class PairEnergies:
         ridge = _SMOOTH_RIDGE * len(smooth) * np.eye(len(gram)) * max(float(np.diag(gram).mean()) / len(smooth), 1e-12)
         weights = np.linalg.solve(gram + ridge, smooth.T @ values[~aside])
         own = lsqr(pairs, values[~aside] - smooth @ weights, damp=_PAIR_RIDGE, iter_lim=_ITERATIONS)[0]
-        made = cls(_unfolded(_smooth() @ weights + own), rows=int((~aside).sum()))
+        entries = (_smooth() @ weights + own).reshape(_TERMS, -1)
+        # what smooth functions say of pairs that no compound holds (K–Kr) is extrapolation; such pairs are taken not to bind
+        seen = np.bincount(pairs[:, : entries.shape[1]].indices, minlength=entries.shape[1])
+        entries[:, seen < _LEAST_SEEN] = 0
+        made = cls(_unfolded(entries), rows=int((~aside).sum()))
         if aside.any():
             error = float(np.abs(made.energy(numbers[aside], fractions[aside]) - values[aside]).mean())
             made = cls(made.tables, error, made.rows)
