@@ -57,14 +57,15 @@ def test_the_verbs_are_commands():
         "melt",
         "novelty",
         "polymorphs",
+        "screen",
     )
     grouped = {
         "data": ("list", "show", "pull"),
-        "campaign": ("status", "report", "export"),
+        "campaign": ("status", "report", "export", "audit", "opinion"),
         "sites": ("map", "study"),
         "zoo": ("report", "tasks"),
         "potential": ("train", "evaluate", "sample", "learn", "show", "export"),
-        "hamiltonian": ("evaluate", "import", "info", "make", "train"),
+        "hamiltonian": ("evaluate", "import", "info", "make", "noise", "train"),
     }
     wanted = {(name,) for name in alone} | {(group, name) for group, names in grouped.items() for name in names}
     assert wanted == set(COMMANDS)

@@ -222,7 +222,7 @@ def test_export_can_be_read_back(summary, tmp_path):
     from naica import CrystalTable, read
 
     written = write_export(summary, tmp_path / "out")
-    assert {p.suffix for p in written} == {".csv", ".parquet", ".extxyz", ".cif"}
+    assert {p.suffix for p in written} == {".csv", ".parquet", ".extxyz", ".cif", ".zip", ".jsonl"}
     table = CrystalTable.read(tmp_path / "out" / "finds.parquet")
     assert table.ids == [f["id"] for f in summary["finds"]]
     assert [c.formula for c in table] == ["MgAl2O4", "MgAl4O7"]
