@@ -293,7 +293,8 @@ def test_error_bars_find_their_factor_and_their_floor():
         np.testing.assert_allclose(bar.of(sigma), np.hypot(factor * sigma, floor), rtol=0.15)
     # what symmetry keeps at zero says nothing
     still = error_bar(np.r_[np.zeros(900), draw.normal(size=900)], np.r_[np.zeros(900), np.ones(900)])
-    assert still.rows == 900 and still.of(np.ones(1))[0] == pytest.approx(1.0, rel=0.1)
+    assert still.rows == 900
+    assert still.of(np.ones(1))[0] == pytest.approx(1.0, rel=0.1)
     assert error_bar(np.zeros(5), np.ones(5)) == ErrorBar()
 
 
@@ -308,5 +309,7 @@ def test_error_bars_cover_what_a_basis_can_not_describe():
         found = fit.model.compute(Systems.of(want.crystal).batch(fit.model.cutoff))
         ratios.append(((found.forces.numpy() - want.forces) / fit.uncertainty(want.crystal)[1]).ravel())
     inside = np.abs(np.concatenate(ratios))
-    assert 0.5 < (inside < 1).mean() < 0.92 and (inside < 1.96).mean() > 0.8
-    assert fit.bars["forces"].floor > 0 and fit.report()["error_bars"]["forces"]["rows"] > 50
+    assert 0.5 < (inside < 1).mean() < 0.92
+    assert (inside < 1.96).mean() > 0.8
+    assert fit.bars["forces"].floor > 0
+    assert fit.report()["error_bars"]["forces"]["rows"] > 50

@@ -183,9 +183,7 @@ class EngineSection(Section):
 
     name: Literal["here", "pool", "dask", "aiida"] = Field(default="pool", description="in this process, local processes, Dask, AiiDA")
     scheduler: str = Field(default="", description="Dask: address or scheduler file of a running scheduler; empty starts workers")
-    queue: Literal["", "slurm", "pbs"] = Field(
-        default="", description="where workers or calls become jobs; empty: this machine"
-    )
+    queue: Literal["", "slurm", "pbs"] = Field(default="", description="where workers or calls become jobs; empty: this machine")
     jobs: int = Field(default=2, ge=1, description="jobs in the queue at once")
     interface: str = Field(default="", description="Dask: network interface by which jobs reach this process, for example ib0")
     profile: str = Field(default="", description="AiiDA: a profile of yours, for example on PostgreSQL; empty makes one in the run folder")

@@ -110,7 +110,7 @@ def twisted(m: int, n: int, draw: np.random.Generator | None = None, displacemen
     positions = np.column_stack([flat, height])
     if draw is not None:
         positions = positions + displacement * draw.normal(size=positions.shape)
-    return Crystal(np.full(len(positions), 6), positions, whole, (True, True, False))
+    return Crystal(np.full(len(positions), 6), positions, whole, np.array([True, True, False]))
 
 
 def _graphene() -> list[tuple[str, Crystal]]:
@@ -135,7 +135,7 @@ def interleaved(groups: Sequence[Sequence[tuple[str, Crystal]]]) -> list[tuple[s
 
 def silicon(repeats: int, draw: np.random.Generator | None = None) -> Crystal:
     """Silicon, `repeats`³ cells of two atoms, strained and displaced at random if something draws."""
-    flat = Crystal.from_fractional([14, 14], [[0, 0, 0], [0.25, 0.25, 0.25]], 2.7345 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]))
+    flat = Crystal.from_fractional([14, 14], np.array([[0.0] * 3, [0.25] * 3]), 2.7345 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]))
     whole = flat.supercell((repeats,) * 3)
     return whole if draw is None else distorted(whole, draw, 0.015, 0.06)
 

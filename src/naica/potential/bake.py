@@ -66,7 +66,9 @@ def bake(potential: LearnedPotential, crystals: Sequence[Crystal], tolerance: fl
         raise InputError("no structures to measure the error of baking on; give some like those to be simulated")
     if not can_bake(potential):
         kinds = ", ".join(getattr(m, "architecture", type(m).__name__) for m in potential.members)
-        raise InputError(f"{kinds}: no functions of distance to tabulate, or baked already; schnet, painn, nequip, mace and chgnet can be baked")
+        raise InputError(
+            f"{kinds}: no functions of distance to tabulate, or baked already; schnet, painn, nequip, mace and chgnet can be baked"
+        )
     batch = Systems.of(list(crystals)).batch(potential.cutoff)
     members, reports, scales = [], [], []
     for member in potential.members:

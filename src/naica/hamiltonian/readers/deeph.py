@@ -65,11 +65,11 @@ def read(path: Path) -> list[OrbitalMatrices]:
             left, right = (basis[int(numbers[a])] for a in pairs[k])
             times = 2 if spin and kind == "H" else 1
             given = np.zeros((times * left.size, times * right.size)) if block is None else block
-            a, b = times * left.size, times * right.size
-            if given.shape != (a, b):
-                raise InputError(f"{path}: block {keys[k]} of {kind} is {given.shape}; its atoms have {a} and {b} orbitals")
-            own = convert.to_std(given, left, right)
-            matrices[kind][k] = np.kron(np.eye(2), own) if spin and times == 1 else own
+            size = (times * left.size, times * right.size)
+            if given.shape != size:
+                raise InputError(f"{path}: block {keys[k]} of {kind} is {given.shape}; its atoms have {size[0]} and {size[1]} orbitals")
+            standard = convert.to_std(given, left, right)
+            matrices[kind][k] = np.kron(np.eye(2), standard) if spin and times == 1 else standard
     fermi = info.get("fermi_level")
     return [OrbitalMatrices.from_pairs(crystal, basis, pairs, images, matrices, fermi=fermi, info={"folder": path.name}, spin=spin)]
 

@@ -81,7 +81,7 @@ def read(path: Path) -> list[OrbitalMatrices]:
 def _structure(path: Path) -> Crystal:
     from ase.io import read as read_atoms
 
-    return Crystal.from_ase(read_atoms(path / "geometry.in", format="aims"))
+    return Crystal.from_ase(read_atoms(path / "geometry.in", index=-1, format="aims"))  # type: ignore[arg-type]
 
 
 def _whole_vectors(crystal: Crystal) -> NDArray[np.int64]:
@@ -158,8 +158,8 @@ def _whole(
     for c, image in enumerate(images.tolist()):
         counts = np.where((first[c] > 0) & (last[c] >= first[c]), last[c] - first[c] + 1, 0)
         rows = np.repeat(np.arange(n), counts)
-        places = np.concatenate([np.arange(a - 1, a - 1 + k) for a, k in zip(first[c], counts, strict=True)]) if counts.any() else []
-        places = np.asarray(places, dtype=np.int64)
+        runs = [np.arange(a - 1, a - 1 + k, dtype=np.int64) for a, k in zip(first[c], counts, strict=True)]
+        places = np.concatenate([np.zeros(0, dtype=np.int64), *runs])
         where = (rows, columns[places] - 1)
         matrix = sparse.csr_matrix((values[places], where), shape=(n, n)).toarray()
         mask = np.zeros((n, n), dtype=bool)
