@@ -25,8 +25,9 @@ def hull(request: HullRequest) -> Answer:
     """Judge each entry of a CSV: above the hull by how much, stable or not, and what it decomposes into; then what else is asked."""
     from naica.discover.hull import Hull
 
-    names = [n.strip() for n in request.elements.split(",") if n.strip()]
-    ids, formulas, energies = _within(names, _read(request.file, request))
+    entries = _read(request.file, request)
+    names = _asked_elements(request, entries[1])
+    ids, formulas, energies = _within(names, entries)
     start = Hull(formulas, energies, ids=ids)
     judged = start
     if request.grow is not None:
@@ -53,6 +54,22 @@ def hull(request: HullRequest) -> Answer:
     for path in _pictures(judged, rows, request):
         notes.append(f"wrote {path}")
     return Answer(data, tuple(blocks), tuple(notes))
+
+
+def _asked_elements(request: HullRequest, formulas: list[str]) -> list[str]:
+    """The elements that were named; those of a formula, its by-products and reservoirs where only that formula is asked about; or all.
+
+    What the table lacks is left to whoever needs it, who can say what for.
+    """
+    from naica.discover.proportions import amounts_table
+    from naica.structure.composition import parse_formula
+
+    names = [n.strip() for n in request.elements.split(",") if n.strip()]
+    if names or request.formula is None or request.grow is not None:
+        return names
+    asked = {s for formula in (request.formula, *request.byproducts) for s in parse_formula(formula)}
+    asked |= {_potential(text)[0] for text in request.potentials}
+    return [s for s in amounts_table(formulas)[0] if s in asked]
 
 
 def _nearest(row: dict[str, Any]) -> tuple[bool, float]:
