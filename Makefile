@@ -33,11 +33,12 @@ demo: setup
 	$(BIN)/naica discover examples/mg-al-o.toml --folder campaigns/mg-al-o
 	@echo "open campaigns/mg-al-o/report.html in a browser"
 
+# two processes of one thread each: threads of both on two cores wait for each other
 test: setup
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 slow: setup
-	$(BIN)/python -m pytest -q -m slow -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff format --check src tests benchmarks
