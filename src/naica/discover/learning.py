@@ -100,7 +100,8 @@ def sentences(summary: Mapping[str, Any]) -> tuple[str, ...]:
         if law:
             what = "picks" if name == "picks" else "labels kept from the model"
             lines.append(
-                f"error on {what} ∝ labels^({-law['exponent']:+.2f}), 95 %: {-law['high']:+.2f} to {-law['low']:+.2f}, {law['n']:.0f} rounds"
+                f"error on {what} ∝ labels^({-law['exponent']:+.2f}), 95 %: {-law['high']:+.2f} to {-law['low']:+.2f}, "
+                f"{law['n']:.0f} rounds"
             )
     for by in ("generator", "elements"):
         rows = [r for r in summary.get("hit_rates") or () if r["by"] == by and r["round"] is None]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, wait
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 _LOAD_LIMIT = 300.0
 _TICK = 0.2
+_END_LIMIT = 8.0
 _RESTARTS = 3
 
 
@@ -74,8 +77,7 @@ class Crew:
     def close(self) -> None:
         """End the processes, at once."""
         if self._pool is not None:
-            self._pool.stop()
-            self._pool.join()
+            _end(self._pool)
             self._pool = None
 
     def work_off(self, jobs: Mapping[str, Crystal], deliver: Callable[[OracleResult], None]) -> None:
@@ -141,6 +143,23 @@ class Crew:
                 else:
                     deliver(result)
         return []
+
+
+def _end(pool: ProcessPool) -> None:
+    """Stop a pool. An interrupt may have come while a lock was held that the pool's own threads wait for; then its processes are killed."""
+    from pebble.pool.process import WORKERS_NAME
+
+    def stop() -> None:
+        pool.stop()
+        pool.join()
+
+    stopping = threading.Thread(target=stop, daemon=True, name="end of pool")
+    stopping.start()
+    stopping.join(_END_LIMIT)
+    if stopping.is_alive():
+        for process in multiprocessing.active_children():
+            if process.name == WORKERS_NAME:
+                process.kill()
 
 
 def _timed_out(future: Any, flight: _Flight, rules: Rules) -> OracleResult:
