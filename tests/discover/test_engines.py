@@ -229,11 +229,13 @@ def test_a_spool_that_cannot_be_written_loses_no_result(tmp_path: Path, capfd: p
 
 # --- death ------------------------------------------------------------------------------------------------------------------------
 DRIVER = """
-import sys, time
+import signal, sys, time
 from naica.discover.engines import run
 from bad_oracles import ActingOracle
 from test_engines import crystal
 folder, log, act = sys.argv[1:]
+# tests that were started in the background hand down that interrupts are ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 jobs = {str(k): crystal(k, act) for k in range(4)}
 # whoever records the results takes for ever, so finished ones pile up in the spool
 run(ActingOracle(log), jobs, workers=2, timeout=60, spool=folder, on_result=lambda result: time.sleep(1e4))
