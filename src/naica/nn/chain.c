@@ -4,28 +4,17 @@
 
    out = e + x_L - lift, total[receiver] += (x_L - lift) * times. The plain version (megnet.py) is what this must equal.
    Widths are multiples of the vector's length. Weights come as torch keeps them, (out, in). */
-#include <stdint.h>
-#include <string.h>
+#include "vectors.h"
 
 #if defined(__AVX512F__)
-#define VB 64
 #define NV 4
-#elif defined(__AVX__)
-#define VB 32
-#define NV 2
 #else
-#define VB 16
 #define NV 2
 #endif
-#define VL (VB / 4)
 #define ROWS 6
 #define TILE 96
 #define MOST 128
 #define LAYERS 6
-
-typedef float vf __attribute__((vector_size(VB), aligned(4)));
-typedef int32_t vi __attribute__((vector_size(VB), aligned(4)));
-#define INLINE static inline __attribute__((always_inline))
 
 typedef struct {
     int64_t edges, atoms, layers, joins, activated, threads;
@@ -40,36 +29,6 @@ typedef struct {
     float *g_e, *g_receivers, *g_senders, *g_w[LAYERS], *g_b[LAYERS];
     float *space; /* the weights turned round */
 } Chain;
-
-INLINE vf all(float x) { return x - (vf){}; }
-INLINE vf choose(vi mask, vf yes, vf no) { return (vf)(((vi)yes & mask) | ((vi)no & ~mask)); }
-INLINE vf exp_down(vf x) {
-    x = choose(x < all(-87.0f), all(-87.0f), x);
-    vf magic = all(12582912.0f), n = (x * 1.44269504088896341f + magic) - magic;
-    vf r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    vf p = all(1.0f / 5040);
-    p = p * r + 1.0f / 720;
-    p = p * r + 1.0f / 120;
-    p = p * r + 1.0f / 24;
-    p = p * r + 1.0f / 6;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    return p * (vf)((__builtin_convertvector(n, vi) + 127) << 23);
-}
-INLINE vf softplus_of(vf x) {
-    vf t = exp_down(-(vf)((vi)x & 0x7fffffff));
-    vf p = all(5.2534578e-3f);
-    p = p * t - 2.95885074e-2f;
-    p = p * t + 7.8361668e-2f;
-    p = p * t - 1.36747697e-1f;
-    p = p * t + 1.91114311e-1f;
-    p = p * t - 2.48443699e-1f;
-    p = p * t + 3.33192713e-1f;
-    p = p * t - 4.99995015e-1f;
-    p = p * t + 9.99999971e-1f;
-    return choose(x < all(0.0f), all(0.0f), x) + p * t;
-}
 
 /* out (rows, nv vectors) += left (rows, k) right (k, n): rows of left are `row` apart, its columns `column` apart */
 INLINE void block(int rows, int nv, int64_t k, const float *left, int64_t row, int64_t column, const float *right, int64_t l_right, float *out, int64_t l_out) {

@@ -31,7 +31,7 @@ def library(name: str) -> ctypes.CDLL | None:
     compiler = shutil.which(os.environ.get("CC") or "cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         return _note(name, "off: no C compiler (cc, gcc, clang, or the one named by CC)")
-    source = files("naica.nn").joinpath(f"{name}.c").read_text()
+    source = _source(name)
     try:
         folder = _folder()
         key = hashlib.sha256("\0".join((source, compiler, *_FLAGS, _processor())).encode()).hexdigest()[:24]
@@ -42,6 +42,12 @@ def library(name: str) -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError) as error:
         return _note(name, f"off: {error}")
     return _note(name, "on", found)
+
+
+def _source(name: str) -> str:
+    """A source as one text, what it shares with others put in its place: so a change of either compiles it anew."""
+    place = files("naica.nn")
+    return place.joinpath(f"{name}.c").read_text().replace('#include "vectors.h"', place.joinpath("vectors.h").read_text())
 
 
 def reason(name: str) -> str:

@@ -7,22 +7,12 @@
 
    Weights may come from a table of cubic Hermite pieces over the length instead of R; `slopes` then gives the derivative by the length.
 
-   The file includes itself once per number type and vector width. Vectors are those of GCC and Clang. */
+   The file includes itself once per number type and vector width. */
 #ifndef REAL
-#include <stdint.h>
+#include "vectors.h"
 #include <stdlib.h>
-#include <string.h>
-
-#if defined(__AVX512F__)
-#define VB 64
-#elif defined(__AVX__)
-#define VB 32
-#else
-#define VB 16
-#endif
 #define MOST 24  /* inputs, outputs */
 #define DIM 13   /* components */
-#define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
 
 typedef struct {

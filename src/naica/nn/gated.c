@@ -1,30 +1,17 @@
 /* Gated networks on edges: y = phi(z_0) * sigmoid(z_1) of z = W2 silu(W x + b + sum_s W_s f_s[i_s]) + b2, with or without layer norms, times a
    factor; and the derivative by everything that depends on positions. W x and the factor may
    come from a table over the length of the edge. Works through a few edges at a time, so that what lies between stays in the
-   first-level cache; the plain version beside it (gated.py) is what it must equal.
+   first-level cache; the plain version beside it (gated.py) is what it must equal. */
+#include "vectors.h"
 
-   Vectors are those of GCC and Clang; VB is their size in bytes. */
-#include <stdint.h>
-#include <string.h>
-
-#if defined(__AVX512F__)
-#define VB 64
-#define NV 4
-#elif defined(__AVX__)
-#define VB 32
+#if defined(__AVX__) && !defined(__AVX512F__)
 #define NV 2
 #else
-#define VB 16
 #define NV 4
 #endif
-#define VL (VB / 4)
 #define TILE 24
 #define ROWS 6
 #define MOST 256 /* widest layer, both halves */
-
-typedef float vf __attribute__((vector_size(VB), aligned(4)));
-typedef int32_t vi __attribute__((vector_size(VB), aligned(4)));
-#define INLINE static inline __attribute__((always_inline))
 
 /* where the processor has them: least and largest, a number times a power of two, and a reciprocal to 14 bits, which one step of Newton doubles */
 #if defined(__AVX512F__)
@@ -61,8 +48,6 @@ typedef struct {
     double per_step;
     float *space;
 } Work;
-
-INLINE vf all(float x) { return x - (vf){}; }
 
 INLINE vf vexp(vf x) {
 #ifdef LEAST

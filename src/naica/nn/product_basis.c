@@ -6,19 +6,10 @@
    `second` those of S' = <dS/dx, x2> + <dS/dc, c2>. Channels are outermost: the coefficients of a few of them stay in the cache while all
    atoms pass, and threads that share out channels never write to the same place.
 
-   The file includes itself once per number type and vector width. Vectors are those of GCC and Clang. */
+   The file includes itself once per number type and vector width. */
 #ifndef REAL
-#include <stdint.h>
-
-#if defined(__AVX512F__)
-#define VB 64
-#elif defined(__AVX__)
-#define VB 32
-#else
-#define VB 16
-#endif
+#include "vectors.h"
 #define MOST 64 /* components and results */
-#define INLINE static inline __attribute__((always_inline))
 
 typedef struct {
     int32_t result, a, b, c;
